@@ -1,0 +1,29 @@
+//! The contract between Passerby's producers and its workers.
+//!
+//! Whatever both sides must agree on stands here, and nothing else: the domain types and what makes
+//! a value valid, the wire format of a stream entry, the names of the keys in Redis, and how a
+//! connection to Redis is made and judged. There is no Postgres in this crate.
+
+mod detection;
+mod embedding;
+mod entry_id;
+mod error_chain;
+mod idempotency_key;
+pub mod redis_connection;
+mod session;
+mod stream_key;
+mod track;
+mod track_builder;
+mod validate;
+pub mod wire;
+
+pub use detection::{Detection, DetectionRef, Gender, UnknownGender};
+pub use embedding::Embedding;
+pub use entry_id::{EntryId, InvalidEntryId};
+pub use error_chain::ErrorChain;
+pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
+pub use session::{Session, SessionSummary};
+pub use stream_key::{InvalidKeyPrefix, KeyPrefix, StreamKey, shard_of};
+pub use track::{Track, TrackId, TrajectoryPoint};
+pub use track_builder::TrackBuilder;
+pub use validate::{Invalid, MAX_ID_BYTES};

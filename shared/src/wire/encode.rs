@@ -1,0 +1,184 @@
+//! Writes the compact form of payloads.
+//!
+//! ```text
+//! detections = [group…]            group = [session_id, camera_id, channel_id, [row…]]
+//! row        = [Δtimestamp µs, Δdetection_id, track_id, confidence, x, y, width, height,
+//!               gender, gender_confidence, Δframe_number, degraded?]
+//! tracks     = [group…]            group = [session_id, camera_id, [track…]]
+//! track      = [track_id, start µs, end − start µs, detection_count, avg_confidence, gender,
+//!               gender_confidence, [offset ms, x, y, …], degraded?]
+//! sessions   = [session…]          session = [session_id, started_at µs, ended_at µs, source]
+//! ```
+//!
+//! A difference is to the row before in the same group, the first row's to 0, both wrapping. Gender
+//! is a number of ISO/IEC 5218. `degraded` is left out when it is false.
+
+use std::{collections::HashMap, hash::Hash};
+
+use rmp::encode as mp;
+
+use crate::{Detection, Gender, Session, Track};
+
+/// Appends the compact payload of `detections` to `out`.
+///
+/// Rows are grouped by session, camera and channel; within a group they keep their order.
+pub fn encode_detections(detections: &[Detection], out: &mut Vec<u8>) {
+    let groups = group_by(detections, |d| {
+        (&*d.session_id, &*d.camera_id, d.channel_id)
+    });
+    array(out, groups.len());
+    for ((session_id, camera_id, channel_id), rows) in groups {
+        array(out, 4);
+        string(out, session_id);
+        string(out, camera_id);
+        int(out, i64::from(channel_id));
+        array(out, rows.len());
+        let (mut timestamp, mut detection_id, mut frame_number) = (0_i64, 0_i64, 0_i64);
+        for d in rows {
+            array(out, if d.degraded { 12 } else { 11 });
+            let us = d.timestamp.timestamp_micros();
+            int(out, us.wrapping_sub(timestamp));
+            int(out, d.detection_id.wrapping_sub(detection_id));
+            optional(out, d.track_id, int);
+            optional(out, d.confidence, float);
+            float(out, d.bbox_x);
+            float(out, d.bbox_y);
+            float(out, d.bbox_width);
+            float(out, d.bbox_height);
+            optional(out, d.gender.map(Gender::code).map(i64::from), int);
+            optional(out, d.gender_confidence, float);
+            int(out, d.frame_number.wrapping_sub(frame_number));
+            if d.degraded {
+                out.push(TRUE);
+            }
+            (timestamp, detection_id, frame_number) = (us, d.detection_id, d.frame_number);
+        }
+    }
+}
+
+/// Appends the compact payload of `tracks` to `out`.
+pub fn encode_tracks(tracks: &[Track], out: &mut Vec<u8>) {
+    let groups = group_by(tracks, |t| (&*t.session_id, &*t.camera_id));
+    array(out, groups.len());
+    for ((session_id, camera_id), rows) in groups {
+        array(out, 3);
+        string(out, session_id);
+        string(out, camera_id);
+        array(out, rows.len());
+        for t in rows {
+            array(out, if t.degraded { 9 } else { 8 });
+            int(out, t.track_id);
+            int(out, t.start_time.timestamp_micros());
+            int(
+                out,
+                t.end_time
+                    .timestamp_micros()
+                    .wrapping_sub(t.start_time.timestamp_micros()),
+            );
+            int(out, t.detection_count);
+            optional(out, t.avg_confidence, float);
+            optional(out, t.gender.map(Gender::code).map(i64::from), int);
+            optional(out, t.gender_confidence, float);
+            array(out, 3 * t.trajectory.len());
+            for point in &t.trajectory {
+                int(out, i64::from(point.offset_ms));
+                float(out, point.x);
+                float(out, point.y);
+            }
+            if t.degraded {
+                out.push(TRUE);
+            }
+        }
+    }
+}
+
+/// Appends the payload of `sessions` to `out`.
+pub fn encode_sessions(sessions: &[Session], out: &mut Vec<u8>) {
+    array(out, sessions.len());
+    for s in sessions {
+        array(out, 4);
+        string(out, &s.session_id);
+        optional(out, s.started_at.map(|t| t.timestamp_micros()), int);
+        optional(out, s.ended_at.map(|t| t.timestamp_micros()), int);
+        optional(out, s.source.as_deref(), string);
+    }
+}
+
+const NIL: u8 = 0xc0;
+const TRUE: u8 = 0xc3;
+
+/// Groups rows by key, groups and rows both in the order of their first appearance.
+fn group_by<'a, T, K: Eq + Hash + Copy>(
+    rows: &'a [T],
+    key: impl Fn(&'a T) -> K,
+) -> Vec<(K, Vec<&'a T>)> {
+    let mut groups: Vec<(K, Vec<&'a T>)> = Vec::new();
+    let mut index: HashMap<K, usize> = HashMap::new();
+    let mut last = None;
+    for row in rows {
+        let key = key(row);
+        // Rows of one camera mostly follow one another, which spares the hash.
+        let at = match last {
+            Some((last_key, at)) if last_key == key => at,
+            _ => *index.entry(key).or_insert_with(|| {
+                groups.push((key, Vec::new()));
+                groups.len() - 1
+            }),
+        };
+        groups[at].1.push(row);
+        last = Some((key, at));
+    }
+    groups
+}
+
+pub(super) fn array(out: &mut Vec<u8>, len: usize) {
+    let len = u32::try_from(len).expect("an entry has far fewer than 2³² elements");
+    infallible(mp::write_array_len(out, len).map(drop));
+}
+
+pub(super) fn map(out: &mut Vec<u8>, len: u32) {
+    infallible(mp::write_map_len(out, len).map(drop));
+}
+
+pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+    infallible(mp::write_str(out, text));
+}
+
+pub(super) fn int(out: &mut Vec<u8>, value: i64) {
+    infallible(mp::write_sint(out, value).map(drop));
+}
+
+/// Writes a number in 5 bytes, or as an integer where that is exact and shorter: many detectors
+/// have boxes of whole pixels.
+pub(super) fn float(out: &mut Vec<u8>, value: f32) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the cast back tells whether it was exact"
+    )]
+    let whole = value as i32;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "exact below 2²⁴, and compared by bits"
+    )]
+    let back = whole as f32;
+    if back.to_bits() == value.to_bits() && (-0x8000..=0xffff).contains(&whole) {
+        int(out, i64::from(whole));
+    } else {
+        infallible(mp::write_f32(out, value));
+    }
+}
+
+pub(super) fn optional<T>(
+    out: &mut Vec<u8>,
+    value: Option<T>,
+    write: impl FnOnce(&mut Vec<u8>, T),
+) {
+    match value {
+        Some(value) => write(out, value),
+        None => out.push(NIL),
+    }
+}
+
+fn infallible<E: std::fmt::Debug>(written: Result<(), E>) {
+    written.expect("writing to a Vec does not fail");
+}
