@@ -1,1 +1,36 @@
-//! The consumer.
+//! Drains Passerby's Redis Streams into Postgres, each entry exactly once.
+//!
+//! An entry's way through a [`Worker`], a file for each step:
+//!
+//! ```text
+//! reader ──▶ decoder ──▶ committers ──▶ acker
+//!   │  XREADGROUP, own history    │ one transaction: ledger, rows, dead letters
+//!   └─ reclaimer: XAUTOCLAIM      └ store/: COPY, tracks, sessions, partitions, queries
+//! upkeep: heartbeat of entries in work, trimming, session summaries, partitions ahead
+//! ```
+//!
+//! Bounded channels join the steps: a store that is slow or away stops the reader, and memory stays
+//! flat whatever the backlog. [`store`] works without Redis; [`ops`] is what operators do by hand.
+
+mod acker;
+pub mod args;
+pub mod batch;
+mod committer;
+mod config;
+mod decoder;
+mod group;
+mod in_flight;
+pub mod metrics;
+pub mod ops;
+mod reader;
+mod reclaimer;
+mod reply;
+mod stats;
+pub mod store;
+mod trimmer;
+mod upkeep;
+mod worker;
+
+pub use config::{ConsumerName, InvalidConfig, InvalidConsumerName, WorkerConfig};
+pub use stats::{WorkerReport, WorkerStats};
+pub use worker::{Worker, WorkerError};

@@ -113,28 +113,14 @@ impl Track {
         Ok(())
     }
 
-    /// Merges two snapshots of one track.
+    /// Merges two snapshots of one track: the newer one is the track.
     ///
-    /// The newer one (later `end_time`, then more detections) wins, and the track reaches from the
-    /// earlier start to the later end. The result does not depend on the order of the two, and
-    /// merging the same snapshot again changes nothing; the table is updated by the same rule.
+    /// Newer is the later `end_time`, then the greater `detection_count`. The result does not depend
+    /// on the order of the two, and merging the same snapshot again changes nothing; the table
+    /// `tracks` is updated by the same rule.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
-        let (mut newer, older) = if self.version() >= other.version() {
-            (self, other)
-        } else {
-            (other, self)
-        };
-        if older.start_time < newer.start_time {
-            // Offsets count from `start_time`, which moves back.
-            let moved = (newer.start_time - older.start_time).num_milliseconds();
-            let moved = u32::try_from(moved).unwrap_or(u32::MAX);
-            for point in &mut newer.trajectory {
-                point.offset_ms = point.offset_ms.saturating_add(moved);
-            }
-            newer.start_time = older.start_time;
-        }
-        newer
+        if self.version() >= other.version() { self } else { other }
     }
 
     fn version(&self) -> (DateTime<Utc>, i64) {

@@ -1,0 +1,102 @@
+//! Acknowledges what is settled, and nothing else.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use passerby_shared::{
+    EntryId, ErrorChain, StreamKey,
+    redis_connection::{RedisLink, RedisRecovery},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{in_flight::InFlight, metrics, store::Settled};
+
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+pub(crate) struct Acker {
+    pub(crate) link: RedisLink,
+    pub(crate) group: String,
+    pub(crate) in_flight: InFlight,
+    pub(crate) abort: CancellationToken,
+}
+
+impl Acker {
+    /// Runs until the committers are gone and all they settled is acknowledged.
+    ///
+    /// An `XACK` that fails is repeated: it is harmless twice. If it never succeeds the entries are
+    /// delivered again one day, and the ledger knows them.
+    pub(crate) async fn run(mut self, mut settled: mpsc::Receiver<Settled>) {
+        while let Some(first) = settled.recv().await {
+            let mut origins = first.into_origins();
+            // What else was settled meanwhile goes in the same command.
+            while let Ok(more) = settled.try_recv() {
+                origins.extend(more.into_origins());
+            }
+            let mut by_stream = HashMap::<Arc<StreamKey>, Vec<EntryId>>::new();
+            for origin in &origins {
+                by_stream
+                    .entry(Arc::clone(&origin.stream))
+                    .or_default()
+                    .push(origin.id);
+            }
+            if !self.ack(&by_stream).await {
+                return;
+            }
+            self.in_flight.remove(&origins);
+            metrics::entries_acked(origins.len());
+        }
+    }
+
+    /// Acknowledges; `false` when the grace period ended before it could.
+    async fn ack(&mut self, by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>) -> bool {
+        let mut backoff = Duration::from_millis(50);
+        loop {
+            let failure = match self.try_ack(by_stream).await {
+                Ok(()) => return true,
+                Err(AckError::Connect(error)) => ErrorChain(&error).to_string(),
+                Err(AckError::Redis(error)) => match self.link.judge(&error) {
+                    // Nobody can be told any more, and nobody will deliver these entries again
+                    // without creating the group: then the ledger knows them.
+                    RedisRecovery::RecreateGroup => return true,
+                    RedisRecovery::Stop => {
+                        error!(error = %ErrorChain(&error), "entries cannot be acknowledged");
+                        ErrorChain(&error).to_string()
+                    }
+                    _ => ErrorChain(&error).to_string(),
+                },
+            };
+            warn!(error = failure, "acknowledging failed: trying again");
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                () = self.abort.cancelled() => return false,
+            }
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    async fn try_ack(
+        &mut self,
+        by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
+    ) -> Result<(), AckError> {
+        let mut pipe = redis::pipe();
+        for (stream, ids) in by_stream {
+            pipe.cmd("XACK")
+                .arg(stream.as_ref())
+                .arg(&self.group)
+                .arg(ids)
+                .ignore();
+        }
+        let connection = self.link.get().await?;
+        pipe.query_async::<()>(connection).await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AckError {
+    #[error(transparent)]
+    Connect(#[from] passerby_shared::redis_connection::ConnectError),
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+}

@@ -1,0 +1,143 @@
+//! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use passerby_consumer::{
+    Worker, WorkerConfig, WorkerError,
+    args::{InvalidArgs, WorkerArgs},
+};
+use passerby_shared::ErrorChain;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Stores detections from Redis Streams in Postgres, each exactly once.
+///
+/// Any number of workers may share the streams. SIGTERM and SIGINT make a worker finish what it has
+/// read; a second one stops it at once, and another worker takes over.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  passerby-worker --redis-url redis://localhost --database-url \
+                  postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Cli {
+    #[command(flatten)]
+    worker: WorkerArgs,
+    /// How log lines look.
+    #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or filters as `passerby_consumer=debug`.
+    #[arg(
+        long,
+        env = "PASSERBY_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = init_logs(&cli.log, cli.log_format) {
+        return usage(&format!("--log: {error}"));
+    }
+    let config = match WorkerConfig::try_from(cli.worker) {
+        Ok(config) => config,
+        Err(InvalidArgs::Url(error)) => return usage(&error.to_string()),
+        Err(InvalidArgs::Config(error)) => return usage(&error.to_string()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("start the runtime: {error}")),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let advice = error
+                .advice()
+                .map(|advice| format!("; {advice}"))
+                .unwrap_or_default();
+            fail(&format!("{}{advice}", ErrorChain(&error)))
+        }
+    }
+}
+
+async fn run(config: WorkerConfig) -> Result<(), WorkerError> {
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(watch_signals(stop.clone()));
+    let worker = tokio::select! {
+        worker = Worker::start(config) => worker?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    worker.run(stop).await?;
+    signals.abort();
+    Ok(())
+}
+
+/// The first signal stops reading; the second one ends the process.
+async fn watch_signals(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return error!("signals cannot be watched: only SIGKILL will end this worker");
+    };
+    for n in 1_u8.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if n > 1 {
+            warn!("second signal: stopping at once; entries that were read stay pending");
+            std::process::exit(1);
+        }
+        stop.cancel();
+    }
+}
+
+fn init_logs(
+    filter: &str,
+    format: LogFormat,
+) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::builder().parse(filter)?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one line a failed start is explained in"
+)]
+fn fail(what: &str) -> ExitCode {
+    eprintln!("error: {what}");
+    ExitCode::from(1)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "wrong usage is answered where it is typed"
+)]
+fn usage(what: &str) -> ExitCode {
+    eprintln!("error: {what}\n\nFor more information, try '--help'.");
+    ExitCode::from(2)
+}

@@ -1,0 +1,236 @@
+//! Turns delivered entries into batches of rows that are ready for COPY.
+//!
+//! A batch closes at a number of rows or bytes, or when its first entry has waited for `linger`.
+//! Nothing an entry holds can stop the stream: a row that cannot be stored and an entry that cannot be
+//! read become dead letters within the batch.
+
+use std::{num::NonZeroUsize, panic::AssertUnwindSafe, time::Duration};
+
+use passerby_shared::{
+    ErrorChain, IdempotencyKey,
+    wire::{
+        self, BadRow, EntryFields, FIELD_KIND, FIELD_PAYLOAD, FIELD_VERSION, Kind, Undecodable,
+        WIRE_VERSION,
+    },
+};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::warn;
+
+use crate::{
+    batch::{Batch, BatchBuilder, Origin, RawFields},
+    reply::Delivered,
+    store::{DeadLetter, Reason},
+};
+
+pub(crate) struct Decoder {
+    pub(crate) batch_rows: NonZeroUsize,
+    pub(crate) batch_bytes: NonZeroUsize,
+    pub(crate) linger: Duration,
+}
+
+impl Decoder {
+    /// Runs until the reader is gone and everything it sent has been passed on.
+    pub(crate) async fn run(
+        self,
+        mut entries: mpsc::Receiver<Vec<Delivered>>,
+        batches: mpsc::Sender<Batch>,
+    ) {
+        let mut batch = BatchBuilder::default();
+        let mut closes_at = None;
+        loop {
+            let next = match closes_at {
+                None => entries.recv().await,
+                Some(at) => match tokio::time::timeout_at(at, entries.recv()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        closes_at = None;
+                        if batches
+                            .send(std::mem::take(&mut batch).build())
+                            .await
+                            .is_err()
+                        {
+                            return;
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Some(delivered) = next else { break };
+            for entry in delivered {
+                decode(&mut batch, entry);
+                if batch.n_rows() >= self.batch_rows.get()
+                    || batch.n_bytes() >= self.batch_bytes.get()
+                {
+                    closes_at = None;
+                    let full = std::mem::replace(
+                        &mut batch,
+                        BatchBuilder::with_capacity(self.batch_rows.get().min(20_000) * 192),
+                    );
+                    // The committers are gone: so is everything that could become of the batch.
+                    if batches.send(full.build()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            if closes_at.is_none() && !batch.is_empty() {
+                closes_at = Some(Instant::now() + self.linger);
+            }
+        }
+        if !batch.is_empty() {
+            // As above.
+            drop(batches.send(batch.build()).await);
+        }
+    }
+}
+
+fn pairs(fields: &RawFields) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    fields.iter().map(|(name, value)| (&name[..], &value[..]))
+}
+
+/// Adds an entry to the batch, with whatever of it cannot be stored as dead letters.
+pub(crate) fn decode(batch: &mut BatchBuilder, entry: Delivered) {
+    let Delivered {
+        origin,
+        fields,
+        again,
+    } = entry;
+    let Some(fields) = fields else {
+        let key = IdempotencyKey::derived_from_entry(&origin.stream, origin.id);
+        let lost = "the entry was trimmed or deleted in Redis before it was stored";
+        return dead_letter_entry(
+            batch,
+            origin,
+            key,
+            RawFields::new(),
+            Reason::Lost,
+            lost.into(),
+        );
+    };
+    let parsed = EntryFields::parse(pairs(&fields));
+    let key = match &parsed {
+        Ok(parsed) => parsed.key_or_derived(&origin.stream, origin.id),
+        Err(_) => wire::key_of(pairs(&fields))
+            .unwrap_or_else(|| IdempotencyKey::derived_from_entry(&origin.stream, origin.id)),
+    };
+    if batch.contains(key) {
+        return batch.push_twin(origin);
+    }
+    if again {
+        batch.may_be_known();
+    }
+    let mut n_detections = 0;
+    let decoded = parsed.and_then(|parsed| {
+        // A bug in decoding costs the entry it is met with, not the worker.
+        std::panic::catch_unwind(AssertUnwindSafe(|| {
+            decode_rows(batch, &origin, key, &parsed, &mut n_detections).map(|()| None)
+        }))
+        .unwrap_or_else(|panic| Ok(Some(panic_message(&*panic))))
+    });
+    let (reason, message) = match decoded {
+        Ok(None) => return batch.finish_entry(key, Some(origin), fields),
+        Ok(Some(panic)) => (Reason::Panic, panic),
+        Err(error) => (Reason::Undecodable, ErrorChain(&error).to_string()),
+    };
+    batch.abandon_entry(n_detections);
+    dead_letter_entry(batch, origin, key, fields, reason, message);
+}
+
+fn dead_letter_entry(
+    batch: &mut BatchBuilder,
+    origin: Origin,
+    key: IdempotencyKey,
+    fields: RawFields,
+    reason: Reason,
+    message: String,
+) {
+    warn!(
+        stream = %origin.stream,
+        entry_id = %origin.id,
+        reason = reason.as_str(),
+        error = message,
+        "entry dead-lettered"
+    );
+    batch.push_dead_letter(DeadLetter {
+        origin: origin.clone(),
+        key,
+        row_idx: None,
+        kind: None,
+        reason,
+        message,
+        sqlstate: None,
+        fields,
+    });
+    batch.finish_entry(key, Some(origin), RawFields::new());
+}
+
+fn decode_rows(
+    batch: &mut BatchBuilder,
+    origin: &Origin,
+    key: IdempotencyKey,
+    entry: &EntryFields<'_>,
+    n_detections: &mut usize,
+) -> Result<(), Undecodable> {
+    let bad = |row_idx: usize, bad: BadRow| DeadLetter {
+        origin: origin.clone(),
+        key,
+        row_idx: Some(row_idx),
+        kind: Some(entry.kind.as_str()),
+        reason: Reason::InvalidRow,
+        message: bad.invalid.to_string(),
+        sqlstate: None,
+        fields: row_fields(entry.kind, bad.payload),
+    };
+    match entry.kind {
+        Kind::Detections => wire::decode_detections(entry.payload, |row_idx, row| match row {
+            Ok(detection) => {
+                *n_detections += 1;
+                batch.push_detection(&detection);
+            }
+            Err(row) => batch.push_dead_letter(bad(row_idx, row)),
+        }),
+        Kind::Tracks => wire::decode_tracks(entry.payload, |row_idx, row| match row {
+            Ok(track) => batch.push_track(track),
+            Err(row) => batch.push_dead_letter(bad(row_idx, row)),
+        }),
+        Kind::Sessions => wire::decode_sessions(entry.payload, |row_idx, row| match row {
+            Ok(session) => batch.push_session(session),
+            Err(row) => batch.push_dead_letter(bad(row_idx, row)),
+        }),
+    }
+    .map(drop)
+}
+
+/// The fields of an entry that carries one row alone.
+pub(crate) fn row_fields(kind: Kind, payload: Vec<u8>) -> RawFields {
+    vec![
+        (FIELD_VERSION.into(), WIRE_VERSION.to_string().into()),
+        (FIELD_KIND.into(), kind.as_str().into()),
+        (FIELD_PAYLOAD.into(), payload),
+    ]
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    format!("decoding panicked: {text}")
+}
+
+/// The fields of an entry that carries the detection `row_idx` of this one alone.
+pub(crate) fn single_row(fields: &RawFields, row_idx: usize) -> RawFields {
+    let mut payload = Vec::new();
+    if let Ok(entry) = EntryFields::parse(pairs(fields)) {
+        // It was decoded before, so that there is nothing new to be heard of its errors.
+        drop(wire::decode_detections(entry.payload, |at, row| {
+            if let Ok(detection) = row
+                && at == row_idx
+                && let Ok(detection) = detection.to_detection()
+            {
+                wire::encode_plain_detections(&[detection], &mut payload);
+            }
+        }));
+    }
+    row_fields(Kind::Detections, payload)
+}

@@ -1,0 +1,73 @@
+//! The consumer group: made where it is missing, left when nothing is pending.
+
+use passerby_shared::StreamKey;
+use redis::{RedisError, Script, aio::MultiplexedConnection};
+
+use crate::ConsumerName;
+
+/// Makes the group, and the stream if there is none; `false` when the group was there.
+///
+/// It begins at 0 and not at `$`, which would silently pass over what was produced before the first
+/// worker came.
+pub(crate) async fn create(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    group: &str,
+) -> Result<bool, RedisError> {
+    let created: Result<(), RedisError> = redis::cmd("XGROUP")
+        .arg("CREATE")
+        .arg(stream)
+        .arg(group)
+        .arg("0")
+        .arg("MKSTREAM")
+        .query_async(connection)
+        .await;
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `XGROUP DELCONSUMER` throws the consumer's pending entries away, so that nobody would ever store
+/// them: the script deletes a consumer only if it has none.
+const LEAVE: &str = r"
+local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+for _, consumer in ipairs(consumers) do
+  local fields = {}
+  for i = 1, #consumer, 2 do fields[consumer[i]] = consumer[i + 1] end
+  if fields['name'] == ARGV[2] and fields['pending'] == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+    return 1
+  end
+end
+return 0";
+
+/// Leaves the group if nothing of this consumer's is pending; tells whether it left.
+pub(crate) async fn leave(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    group: &str,
+    consumer: &ConsumerName,
+) -> Result<bool, RedisError> {
+    Script::new(LEAVE)
+        .key(stream)
+        .arg(group)
+        .arg(consumer.as_str())
+        .invoke_async(connection)
+        .await
+}
+
+/// How many entries of the group are pending, with whomever.
+pub(crate) async fn n_pending(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    group: &str,
+) -> Result<u64, RedisError> {
+    let reply: redis::streams::StreamPendingReply = redis::cmd("XPENDING")
+        .arg(stream)
+        .arg(group)
+        .query_async(connection)
+        .await?;
+    Ok(reply.count() as u64)
+}

@@ -1,0 +1,339 @@
+//! Reads entries: the worker's own history first, then new ones, and those of the dead.
+//!
+//! The reader has a connection of its own. redis-rs gives up on a reply after a set time and answers
+//! in order, so a blocking read on a shared connection would hold up every `XACK` behind it.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use passerby_shared::{
+    EntryId, ErrorChain, StreamKey,
+    redis_connection::{ConnectError, RedisLink, RedisRecovery, recovery},
+};
+use redis::{RedisError, Value};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    ConsumerName, group,
+    in_flight::InFlight,
+    metrics, reclaimer,
+    reply::{self, Delivered, UnexpectedReply},
+    stats::WorkerStats,
+};
+
+/// Slack on top of `block` before a read is given up: Redis 7.2 has been seen to block for longer
+/// than asked (redis/redis#12998).
+const BLOCK_SLACK: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// How often a draining reader looks whether others are done.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+const MAX_COUNT: usize = 1_000;
+
+pub(crate) struct Reader {
+    pub(crate) link: RedisLink,
+    pub(crate) streams: Vec<Arc<StreamKey>>,
+    pub(crate) group: String,
+    pub(crate) consumer: ConsumerName,
+    pub(crate) block: Duration,
+    pub(crate) min_idle: Duration,
+    pub(crate) batch_rows: NonZeroUsize,
+    pub(crate) batch_bytes: NonZeroUsize,
+    pub(crate) drain: bool,
+    pub(crate) in_flight: InFlight,
+    pub(crate) stats: Arc<WorkerStats>,
+}
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A command failed.
+    #[error("read from Redis")]
+    Redis(#[from] RedisError),
+    /// The server answers in a way nobody knows.
+    #[error(transparent)]
+    Reply(#[from] UnexpectedReply),
+    /// The server did not answer at all.
+    #[error("Redis did not answer within {seconds} s")]
+    TimedOut {
+        /// How long.
+        seconds: u64,
+    },
+}
+
+impl ReadError {
+    fn recovery(&self) -> RedisRecovery {
+        match self {
+            Self::Connect(error) => recovery(error.redis_error()),
+            Self::Redis(error) => recovery(error),
+            Self::Reply(_) => RedisRecovery::Stop,
+            Self::TimedOut { .. } => RedisRecovery::Reconnect,
+        }
+    }
+}
+
+/// Where the reader is in its round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    /// Own history, from behind this ID, of the stream with this index.
+    History { stream: usize, after: EntryId },
+    /// The dead's entries, from this ID, of the stream with this index.
+    Claim { stream: usize, cursor: EntryId },
+    /// New entries.
+    New,
+}
+
+impl Phase {
+    const HISTORY: Self = Self::History {
+        stream: 0,
+        after: EntryId::MIN,
+    };
+    const CLAIM: Self = Self::Claim {
+        stream: 0,
+        cursor: EntryId::MIN,
+    };
+}
+
+impl Reader {
+    /// Reads until told to stop, or until nothing is left when draining.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when an operator must act; everything else is waited out.
+    pub(crate) async fn run(
+        mut self,
+        entries: mpsc::Sender<Vec<Delivered>>,
+        stop: CancellationToken,
+    ) -> Result<(), ReadError> {
+        // Entries may have been delivered to a process of the same name before us.
+        let mut phase = Phase::HISTORY;
+        let mut next_claim = Instant::now();
+        let mut backoff = Duration::ZERO;
+        let mut count = 16;
+        // Dropping a read in flight would lose entries that Redis has already delivered to us: they
+        // would sit in the pending entries list until someone claims them. So a read always runs to
+        // its end, and `block` bounds how long that takes.
+        while !stop.is_cancelled() {
+            if phase == Phase::New && Instant::now() >= next_claim {
+                phase = Phase::CLAIM;
+            }
+            match self.step(&mut phase, count).await {
+                Ok(delivered) => {
+                    if !backoff.is_zero() {
+                        backoff = Duration::ZERO;
+                        info!("reading from Redis again");
+                    }
+                    if phase == Phase::New && Instant::now() >= next_claim {
+                        next_claim = Instant::now() + self.min_idle / 3;
+                    }
+                    let nothing_new = delivered.is_empty();
+                    let fresh = self.keep_fresh(delivered);
+                    if !fresh.is_empty() {
+                        count = self.count_for(&fresh);
+                        // The decoder is gone only when the worker is being torn down.
+                        if entries.send(fresh).await.is_err() {
+                            return Ok(());
+                        }
+                    } else if self.drain && nothing_new && phase == Phase::New {
+                        if self.is_drained().await {
+                            return Ok(());
+                        }
+                        tokio::time::sleep(DRAIN_POLL).await;
+                    }
+                }
+                Err(failure) => {
+                    self.heal(failure, &mut phase).await?;
+                    backoff = (backoff * 2).clamp(Duration::from_millis(50), MAX_BACKOFF);
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One command of the current phase, and the step to the next phase.
+    async fn step(&mut self, phase: &mut Phase, count: usize) -> Result<Vec<Delivered>, ReadError> {
+        match *phase {
+            Phase::New => self.read(None, count).await,
+            Phase::History { stream, after } => {
+                let delivered = self.read(Some((stream, after)), count).await?;
+                *phase = match delivered.last() {
+                    Some(last) => Phase::History {
+                        stream,
+                        after: last.origin.id,
+                    },
+                    None if stream + 1 < self.streams.len() => Phase::History {
+                        stream: stream + 1,
+                        after: EntryId::MIN,
+                    },
+                    None => Phase::CLAIM,
+                };
+                Ok(delivered)
+            }
+            Phase::Claim { stream, cursor } => {
+                let connection = self.link.get().await?;
+                let claiming = reclaimer::claim_page(
+                    connection,
+                    &self.streams[stream],
+                    &self.group,
+                    &self.consumer,
+                    self.min_idle,
+                    cursor,
+                    count,
+                );
+                let (next, delivered) = within(BLOCK_SLACK, claiming).await??;
+                *phase = if next != EntryId::MIN {
+                    Phase::Claim {
+                        stream,
+                        cursor: next,
+                    }
+                } else if stream + 1 < self.streams.len() {
+                    Phase::Claim {
+                        stream: stream + 1,
+                        cursor: EntryId::MIN,
+                    }
+                } else {
+                    Phase::New
+                };
+                if !delivered.is_empty() {
+                    metrics::entries_claimed(delivered.len());
+                    warn!(
+                        stream = %self.streams[stream],
+                        n_entries = delivered.len(),
+                        "claimed entries of consumers that show no sign of life"
+                    );
+                }
+                Ok(delivered)
+            }
+        }
+    }
+
+    /// `XREADGROUP`: new entries of all streams, or the history of one from behind an ID.
+    async fn read(
+        &mut self,
+        history: Option<(usize, EntryId)>,
+        count: usize,
+    ) -> Result<Vec<Delivered>, ReadError> {
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(&self.group)
+            .arg(self.consumer.as_str())
+            .arg("COUNT")
+            .arg(count);
+        match history {
+            None => {
+                if !self.drain {
+                    let ms = u64::try_from(self.block.as_millis()).unwrap_or(u64::MAX);
+                    // BLOCK 0 would be for ever.
+                    command.arg("BLOCK").arg(ms.max(1));
+                }
+                command.arg("STREAMS");
+                for stream in &self.streams {
+                    command.arg(stream.as_ref());
+                }
+                for _ in &self.streams {
+                    command.arg(">");
+                }
+            }
+            Some((stream, after)) => {
+                command
+                    .arg("STREAMS")
+                    .arg(self.streams[stream].as_ref())
+                    .arg(after);
+            }
+        }
+        let connection = self.link.get().await?;
+        let reading = command.query_async::<Value>(connection);
+        let value = within(self.block + BLOCK_SLACK, reading).await??;
+        Ok(reply::read_reply(value, &self.streams, history.is_some())?)
+    }
+
+    /// Drops what is on its way through the worker already.
+    fn keep_fresh(&self, mut delivered: Vec<Delivered>) -> Vec<Delivered> {
+        delivered.retain(|entry| self.in_flight.insert(&entry.origin));
+        let n_again = delivered.iter().filter(|entry| entry.again).count();
+        self.stats.read(delivered.len(), n_again);
+        delivered
+    }
+
+    /// How many entries to ask for next: about one batch of them, by what the last were like. `COUNT`
+    /// counts entries, and an entry has one row or thousands.
+    fn count_for(&self, delivered: &[Delivered]) -> usize {
+        let n_bytes: usize = delivered.iter().map(Delivered::n_bytes).sum();
+        let mean = (n_bytes / delivered.len()).max(1);
+        // A row takes about 40 bytes on the wire.
+        let by_rows = self.batch_rows.get() * 40 / mean;
+        let by_bytes = self.batch_bytes.get() / mean;
+        by_rows.min(by_bytes).clamp(1, MAX_COUNT)
+    }
+
+    /// Whether nothing is pending, with whomever.
+    async fn is_drained(&mut self) -> bool {
+        if self.in_flight.len() > 0 {
+            return false;
+        }
+        let Ok(connection) = self.link.get().await else {
+            return false;
+        };
+        for stream in &self.streams {
+            match group::n_pending(connection, stream, &self.group).await {
+                Ok(0) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Does what can be done about a failed read.
+    async fn heal(&mut self, failure: ReadError, phase: &mut Phase) -> Result<(), ReadError> {
+        let recovery = failure.recovery();
+        metrics::read_failed(recovery);
+        match recovery {
+            RedisRecovery::Reconnect => {
+                if self.link.is_connected() || *phase == Phase::New {
+                    warn!(error = %ErrorChain(&failure), "lost Redis: reconnecting");
+                }
+                self.link.disconnect();
+                // Entries may have been delivered into the dead connection.
+                *phase = Phase::HISTORY;
+            }
+            RedisRecovery::Wait => {
+                warn!(error = %ErrorChain(&failure), "Redis cannot serve now: waiting");
+            }
+            RedisRecovery::RecreateGroup => {
+                error!(
+                    error = %ErrorChain(&failure),
+                    "the consumer group is gone: creating it again from the stream's beginning; \
+                     entries that were deleted with it are lost, those that are there will be \
+                     delivered again and stored once"
+                );
+                metrics::stream_reset();
+                for stream in self.streams.clone() {
+                    if let Ok(connection) = self.link.get().await
+                        && let Err(error) = group::create(connection, &stream, &self.group).await
+                    {
+                        warn!(%stream, error = %ErrorChain(&error), "create the consumer group");
+                    }
+                }
+                *phase = Phase::HISTORY;
+            }
+            RedisRecovery::Stop => return Err(failure),
+        }
+        Ok(())
+    }
+}
+
+async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, ReadError> {
+    tokio::time::timeout(limit, future)
+        .await
+        .map_err(|_| ReadError::TimedOut {
+            seconds: limit.as_secs(),
+        })
+}

@@ -1,0 +1,41 @@
+//! Takes over entries whose consumer died before acknowledging them.
+//!
+//! Every third of `min_idle` the reader walks the pending entries list with `XAUTOCLAIM` and passes
+//! each entry that has been idle for `min_idle` on as if it had just read it.
+//!
+//! An entry can so be stored twice, by us and by a consumer that was merely slow. The ledger makes the
+//! second store a no-op; nothing here tries to tell the two cases apart.
+
+use std::{sync::Arc, time::Duration};
+
+use passerby_shared::{EntryId, StreamKey};
+use redis::{Value, aio::MultiplexedConnection};
+
+use crate::{
+    ConsumerName,
+    reader::ReadError,
+    reply::{self, Delivered},
+};
+
+/// Claims a page of the list, from `cursor` on; returns where the next page begins, `0-0` at the end.
+pub(crate) async fn claim_page(
+    connection: &mut MultiplexedConnection,
+    stream: &Arc<StreamKey>,
+    group: &str,
+    consumer: &ConsumerName,
+    min_idle: Duration,
+    cursor: EntryId,
+    count: usize,
+) -> Result<(EntryId, Vec<Delivered>), ReadError> {
+    let value: Value = redis::cmd("XAUTOCLAIM")
+        .arg(stream.as_ref())
+        .arg(group)
+        .arg(consumer.as_str())
+        .arg(u64::try_from(min_idle.as_millis()).unwrap_or(u64::MAX))
+        .arg(cursor)
+        .arg("COUNT")
+        .arg(count)
+        .query_async(connection)
+        .await?;
+    Ok(reply::claim_reply(value, stream)?)
+}

@@ -1,0 +1,70 @@
+//! What a worker has done so far.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::store::CommitReport;
+
+/// Counters of a running worker, for progress displays and tests.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    entries_read: AtomicU64,
+    entries_redelivered: AtomicU64,
+    batches: AtomicU64,
+    entries: AtomicU64,
+    duplicates: AtomicU64,
+    detections: AtomicU64,
+    tracks: AtomicU64,
+    dead_letters: AtomicU64,
+}
+
+/// What a worker did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct WorkerReport {
+    /// Entries read, with those that were delivered before.
+    pub entries_read: u64,
+    /// Entries read that were, or may have been, delivered before.
+    pub entries_redelivered: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Entries committed.
+    pub entries: u64,
+    /// Entries that the ledger knew: nothing was written for them.
+    pub duplicates: u64,
+    /// Detections stored.
+    pub detections: u64,
+    /// Rows of `tracks` that changed.
+    pub tracks: u64,
+    /// Dead letters written.
+    pub dead_letters: u64,
+}
+
+impl WorkerStats {
+    pub(crate) fn read(&self, n_entries: usize, n_again: usize) {
+        self.entries_read.fetch_add(n_entries as u64, Relaxed);
+        self.entries_redelivered.fetch_add(n_again as u64, Relaxed);
+    }
+
+    pub(crate) fn committed(&self, report: CommitReport) {
+        self.batches.fetch_add(1, Relaxed);
+        self.entries.fetch_add(report.entries as u64, Relaxed);
+        self.duplicates.fetch_add(report.duplicates as u64, Relaxed);
+        self.detections.fetch_add(report.detections, Relaxed);
+        self.tracks.fetch_add(report.tracks, Relaxed);
+        self.dead_letters
+            .fetch_add(report.dead_letters as u64, Relaxed);
+    }
+
+    /// The counters now.
+    pub fn report(&self) -> WorkerReport {
+        WorkerReport {
+            entries_read: self.entries_read.load(Relaxed),
+            entries_redelivered: self.entries_redelivered.load(Relaxed),
+            batches: self.batches.load(Relaxed),
+            entries: self.entries.load(Relaxed),
+            duplicates: self.duplicates.load(Relaxed),
+            detections: self.detections.load(Relaxed),
+            tracks: self.tracks.load(Relaxed),
+            dead_letters: self.dead_letters.load(Relaxed),
+        }
+    }
+}

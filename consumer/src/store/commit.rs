@@ -1,0 +1,323 @@
+//! Commits a batch: its rows, its dead letters and its ledger keys in one transaction.
+//!
+//! The fast path takes it that no entry was committed before and copies the keys into the ledger;
+//! should one be there already, Postgres refuses the COPY and the careful path begins anew: it enters
+//! the keys one by one, and stores the rows of those alone that were not there. A batch with an
+//! entry that was redelivered goes the careful way from the start.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use passerby_shared::IdempotencyKey;
+use tokio_postgres::Statement;
+
+use super::{
+    Store, StoreError,
+    connection::{Connection, within},
+    copy::{self, COPY_DETECTIONS, COPY_LEDGER},
+    dead_letters, ledger, sessions, tracks,
+};
+use crate::batch::{Batch, Origin};
+
+/// Proof that entries need no further delivery: stored, or written to the dead letters.
+///
+/// Only [`Store::commit`] makes one, after COMMIT, so an early `XACK` does not compile.
+#[must_use = "settled entries stay pending until they are acknowledged"]
+#[derive(Debug)]
+pub struct Settled {
+    origins: Vec<Origin>,
+}
+
+impl Settled {
+    /// Where the entries stand in Redis.
+    pub fn into_origins(self) -> Vec<Origin> {
+        self.origins
+    }
+}
+
+/// What a commit wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitReport {
+    /// Entries committed now.
+    pub entries: usize,
+    /// Entries that the ledger knew already; nothing was written for them.
+    pub duplicates: usize,
+    /// Detections stored.
+    pub detections: u64,
+    /// Rows of `tracks` that changed.
+    pub tracks: u64,
+    /// Dead letters written.
+    pub dead_letters: usize,
+}
+
+/// Every commit waits for the WAL's flush whatever the server's default, since the acknowledgement
+/// that follows cannot be taken back. The timeouts bound what a stalled worker can hold up.
+const BEGIN: &str = "\
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL synchronous_commit = on;
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '30s';
+SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
+/// A commit that failed, with the entries whose rows were in the COPY when it did.
+#[derive(Debug)]
+pub struct CommitError {
+    /// What went wrong.
+    pub error: StoreError,
+    /// The entries whose detections were being copied, by index, when the COPY failed.
+    pub(crate) copying: Option<Vec<usize>>,
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        Self {
+            error,
+            copying: None,
+        }
+    }
+}
+
+impl CommitError {
+    /// The place of the refused row among the rows of [`CommitError::copying`], where Postgres
+    /// named it.
+    pub(crate) fn refused_row(&self) -> Option<usize> {
+        copy::line_of(self.error.db_error()?)?.checked_sub(1)
+    }
+}
+
+impl Store {
+    /// Commits a batch, each of its entries unless it was committed before.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was stored, or — when the connection broke during COMMIT — all of it was. In either
+    /// case the same batch may be committed again: the ledger knows.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves the same doubt as an error, and the same remedy.
+    pub async fn commit(&mut self, batch: &Batch) -> Result<(Settled, CommitReport), CommitError> {
+        let mut connection = self.begin().await?;
+        let limit = self.limit();
+        let partitions = &mut self.partitions;
+        let mut copying = None;
+        let done = within("commit", limit, async {
+            if !partitions.contains_all(&batch.days) {
+                partitions.ensure(&mut connection, &batch.days).await?;
+            }
+            let mut report = None;
+            if !batch.may_be_known {
+                report = fast_path(&mut connection, batch, &mut copying).await?;
+            }
+            match report {
+                Some(report) => Ok(report),
+                None => careful_path(&mut connection, batch, &mut copying).await,
+            }
+        })
+        .await;
+        match self.end(connection, done) {
+            Ok(report) => {
+                let origins = batch
+                    .entries()
+                    .iter()
+                    .filter_map(|entry| entry.origin.clone())
+                    .chain(batch.twins.iter().cloned())
+                    .collect();
+                Ok((Settled { origins }, report))
+            }
+            Err(error) => Err(CommitError { error, copying }),
+        }
+    }
+}
+
+/// Stores all entries; `None` when the ledger knows one of them, with nothing stored.
+async fn fast_path(
+    connection: &mut Connection,
+    batch: &Batch,
+    copying: &mut Option<Vec<usize>>,
+) -> Result<Option<CommitReport>, StoreError> {
+    let all: Vec<usize> = (0..batch.entries().len()).collect();
+    begin(connection, batch, &all).await?;
+    let statement = prepared(connection, Copy::Ledger).await?;
+    match copy::copy_in(&connection.client, &statement, [ledger::encode(batch)]).await {
+        Ok(_) => {}
+        Err(error) if ledger::is_taken(&error) => {
+            connection
+                .client
+                .batch_execute("ROLLBACK")
+                .await
+                .map_err(StoreError::statement("roll back"))?;
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(StoreError::statement(format!(
+                "copy {} rows into `ledger`",
+                batch.entries().len()
+            ))(error));
+        }
+    }
+    let mut report = write_rows(connection, batch, &all, copying).await?;
+    commit(connection).await?;
+    report.entries = all.len();
+    Ok(Some(report))
+}
+
+/// Stores the entries that the ledger does not know.
+async fn careful_path(
+    connection: &mut Connection,
+    batch: &Batch,
+    copying: &mut Option<Vec<usize>>,
+) -> Result<CommitReport, StoreError> {
+    let all: Vec<usize> = (0..batch.entries().len()).collect();
+    begin(connection, batch, &all).await?;
+    let new: HashSet<IdempotencyKey> = ledger::insert_new(&connection.client, batch)
+        .await
+        .map_err(StoreError::statement(format!(
+            "insert {} rows into `ledger`",
+            all.len()
+        )))?
+        .into_iter()
+        .collect();
+    let included: Vec<usize> = all
+        .iter()
+        .copied()
+        .filter(|&at| new.contains(&batch.entries()[at].key))
+        .collect();
+    let mut report = write_rows(connection, batch, &included, copying).await?;
+    commit(connection).await?;
+    report.entries = included.len();
+    report.duplicates = all.len() - included.len();
+    Ok(report)
+}
+
+async fn begin(
+    connection: &Connection,
+    batch: &Batch,
+    included: &[usize],
+) -> Result<(), StoreError> {
+    let session_ids: BTreeSet<&str> = included
+        .iter()
+        .flat_map(|&at| &batch.entries()[at].session_ids)
+        .map(String::as_str)
+        .collect();
+    // Both requests leave in one packet: the driver pipelines what is polled together.
+    let (begun, joined) = futures_util::join!(
+        connection.client.batch_execute(BEGIN),
+        sessions::join(&connection.client, &session_ids),
+    );
+    begun.map_err(StoreError::statement("begin"))?;
+    joined.map_err(StoreError::statement("lock rows of `sessions`"))
+}
+
+async fn commit(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .client
+        .batch_execute("COMMIT")
+        .await
+        .map_err(StoreError::statement("commit"))
+}
+
+async fn write_rows(
+    connection: &mut Connection,
+    batch: &Batch,
+    included: &[usize],
+    copying: &mut Option<Vec<usize>>,
+) -> Result<CommitReport, StoreError> {
+    let mut report = CommitReport::default();
+    let pieces = pieces(batch, included);
+    if !pieces.is_empty() {
+        let statement = prepared(connection, Copy::Detections).await?;
+        *copying = Some(included.to_vec());
+        report.detections = copy::copy_in(&connection.client, &statement, pieces)
+            .await
+            .map_err(StoreError::statement(format!(
+                "copy {} rows into `detections`",
+                batch.n_detections()
+            )))?;
+        *copying = None;
+    }
+    let entries = || included.iter().map(|&at| &batch.entries()[at]);
+    let merged = tracks::merged(entries().flat_map(|entry| &batch.tracks[entry.tracks.clone()]));
+    if !merged.is_empty() {
+        report.tracks =
+            tracks::upsert(&connection.client, &merged)
+                .await
+                .map_err(StoreError::statement(format!(
+                    "upsert {} rows into `tracks`",
+                    merged.len()
+                )))?;
+    }
+    for entry in entries() {
+        for session in &batch.sessions[entry.sessions.clone()] {
+            sessions::announce(&connection.client, session)
+                .await
+                .map_err(StoreError::statement("upsert a row into `sessions`"))?;
+        }
+    }
+    let letters: Vec<_> = entries()
+        .flat_map(|entry| &batch.dead_letters[entry.dead_letters.clone()])
+        .collect();
+    if !letters.is_empty() {
+        dead_letters::insert(&connection.client, &letters)
+            .await
+            .map_err(StoreError::statement(format!(
+                "insert {} rows into `dead_letters`",
+                letters.len()
+            )))?;
+    }
+    report.dead_letters = letters.len();
+    Ok(report)
+}
+
+/// The COPY data of the included entries: one piece where they are all of the batch.
+fn pieces(batch: &Batch, included: &[usize]) -> Vec<Bytes> {
+    if included.len() == batch.entries().len() {
+        return if batch.tuples.is_empty() {
+            Vec::new()
+        } else {
+            vec![batch.tuples.clone()]
+        };
+    }
+    included
+        .iter()
+        .map(|&at| batch.tuples.slice(batch.entries()[at].tuples.clone()))
+        .filter(|piece| !piece.is_empty())
+        .collect()
+}
+
+enum Copy {
+    Detections,
+    Ledger,
+}
+
+/// A COPY statement, prepared once per connection.
+async fn prepared(connection: &mut Connection, which: Copy) -> Result<Statement, StoreError> {
+    let (slot, sql) = match which {
+        Copy::Detections => (&mut connection.copy_detections, COPY_DETECTIONS),
+        Copy::Ledger => (&mut connection.copy_ledger, COPY_LEDGER),
+    };
+    if let Some(statement) = slot {
+        return Ok(statement.clone());
+    }
+    let statement = connection
+        .client
+        .prepare(sql)
+        .await
+        .map_err(StoreError::statement("prepare a COPY"))?;
+    Ok(slot.insert(statement).clone())
+}
+
+impl Connection {
+    /// A bare COPY in a transaction of its own; see [`Store::copy_raw`].
+    pub(super) async fn copy_raw(&self, tuples: Bytes) -> Result<u64, StoreError> {
+        let failed = || StoreError::statement("copy into `detections`");
+        let statement = self
+            .client
+            .prepare(COPY_DETECTIONS)
+            .await
+            .map_err(failed())?;
+        copy::copy_in(&self.client, &statement, [tuples])
+            .await
+            .map_err(failed())
+    }
+}

@@ -1,0 +1,228 @@
+//! The store's one connection: made when needed, thrown away when in doubt.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio_postgres::{Client, Config, NoTls, Statement, config::SslMode};
+use tracing::debug;
+
+use super::{DatabaseUrl, StoreError, partitions::KnownPartitions, tls};
+
+/// How long the store waits.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreTimeouts {
+    /// Longest wait for a connection with TLS and authentication.
+    pub connect: Duration,
+    /// Longest wait for one operation as a whole. `statement_timeout` does not bound a COPY whose
+    /// client stalls, nor a network that swallows packets; this does.
+    pub operation: Duration,
+}
+
+impl Default for StoreTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            operation: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Access to Passerby's tables over one connection.
+///
+/// Operations take `&mut self`: they run one after the other. A store that lost its connection makes
+/// a new one at the next operation; it never repeats an operation by itself.
+///
+/// # Cancel safety
+///
+/// An operation that is dropped before it is done leaves its connection behind; the next operation
+/// makes a new one. Whether the dropped operation took effect is unknown.
+pub struct Store {
+    url: DatabaseUrl,
+    timeouts: StoreTimeouts,
+    connection: Option<Connection>,
+    pub(super) partitions: KnownPartitions,
+}
+
+/// A connection with the statements prepared on it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) copy_detections: Option<Statement>,
+    pub(super) copy_ledger: Option<Statement>,
+    /// Why the connection ended: the driver gives the server's last words only to the task that
+    /// drives the connection, and everybody else hears "connection closed".
+    last_words: Arc<Mutex<Option<tokio_postgres::Error>>>,
+}
+
+impl Store {
+    /// Connects, with the default timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Connect`] when the server cannot be reached or refuses.
+    pub async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let mut store = Self::new(url.clone(), StoreTimeouts::default());
+        let connection = store.take_connection().await?;
+        store.connection = Some(connection);
+        Ok(store)
+    }
+
+    /// A store that connects at its first operation.
+    pub fn new(url: DatabaseUrl, timeouts: StoreTimeouts) -> Self {
+        Self {
+            url,
+            timeouts,
+            connection: None,
+            partitions: KnownPartitions::default(),
+        }
+    }
+
+    /// Which database this is.
+    pub fn url(&self) -> &DatabaseUrl {
+        &self.url
+    }
+
+    async fn take_connection(&mut self) -> Result<Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) if !connection.client.is_closed() => Ok(connection),
+            _ => Connection::open(&self.url, self.timeouts.connect).await,
+        }
+    }
+
+    /// Begins an operation with the connection it runs on.
+    pub(super) async fn begin(&mut self) -> Result<Connection, StoreError> {
+        self.take_connection().await
+    }
+
+    /// Longest wait for one operation.
+    pub(super) fn limit(&self) -> Duration {
+        self.timeouts.operation
+    }
+
+    /// Ends an operation. The connection is kept only if the operation succeeded: after a failure
+    /// nobody knows what state it is in, and a new one costs a few milliseconds.
+    pub(super) fn end<T>(
+        &mut self,
+        connection: Connection,
+        done: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match done {
+            Ok(value) => {
+                self.connection = Some(connection);
+                Ok(value)
+            }
+            Err(error) => Err(connection.explain(error)),
+        }
+    }
+
+    /// The client, for a query whose rows are streamed while the store is borrowed.
+    pub(super) async fn client(&mut self) -> Result<&Client, StoreError> {
+        let connection = self.take_connection().await?;
+        Ok(&self.connection.insert(connection).client)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for an operation, no longer than `limit`.
+pub(super) async fn within<T>(
+    doing: &'static str,
+    limit: Duration,
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, operation).await {
+        Ok(done) => done,
+        Err(_) => Err(StoreError::TimedOut {
+            doing: doing.into(),
+            seconds: limit.as_secs(),
+        }),
+    }
+}
+
+impl Connection {
+    async fn open(url: &DatabaseUrl, limit: Duration) -> Result<Self, StoreError> {
+        let mut config = url.config().clone();
+        config
+            .connect_timeout(limit)
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(3))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(10));
+        if config.get_application_name().is_none() {
+            config.application_name("passerby");
+        }
+        let last_words = Arc::new(Mutex::new(None));
+        // The driver's own timeout covers each socket, not TLS and authentication.
+        let connecting = Self::connect_client(&config, Arc::clone(&last_words));
+        let client = match tokio::time::timeout(limit * 2, connecting).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(source)) => {
+                return Err(StoreError::Connect {
+                    url: url.clone(),
+                    source,
+                });
+            }
+            Err(_) => {
+                return Err(StoreError::TimedOut {
+                    doing: format!("connect to {url}").into(),
+                    seconds: (limit * 2).as_secs(),
+                });
+            }
+        };
+        Ok(Self {
+            client,
+            copy_detections: None,
+            copy_ledger: None,
+            last_words,
+        })
+    }
+
+    async fn connect_client(
+        config: &Config,
+        last_words: Arc<Mutex<Option<tokio_postgres::Error>>>,
+    ) -> Result<Client, tokio_postgres::Error> {
+        let keep = move |ended: Result<(), tokio_postgres::Error>| {
+            if let Err(error) = ended {
+                debug!(%error, "connection to Postgres ended");
+                *last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        };
+        // The task that drives a connection ends with the connection: when its client is dropped.
+        if config.get_ssl_mode() == SslMode::Disable {
+            let (client, connection) = config.connect(NoTls).await?;
+            tokio::spawn(async move { keep(connection.await) });
+            Ok(client)
+        } else {
+            let tls = tls::connector(config.get_ssl_mode());
+            let (client, connection) = config.connect(tls).await?;
+            tokio::spawn(async move { keep(connection.await) });
+            Ok(client)
+        }
+    }
+
+    /// Puts the server's last words in the place of "connection closed".
+    fn explain(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Statement { doing, source } if source.as_db_error().is_none() => {
+                let last = self
+                    .last_words
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                StoreError::Statement {
+                    doing,
+                    source: last.unwrap_or(source),
+                }
+            }
+            other => other,
+        }
+    }
+}

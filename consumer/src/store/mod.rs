@@ -1,0 +1,48 @@
+//! What Passerby keeps in Postgres; usable without Redis.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use passerby_consumer::store::{DetectionFilter, Store};
+//! use futures_util::TryStreamExt;
+//!
+//! let mut store = Store::connect(&"postgresql://localhost/passerby".parse()?).await?;
+//! store.migrate().await?;
+//! let hour = "2026-11-22T10:00:00Z".parse()?.."2026-11-22T11:00:00Z".parse()?;
+//! let mut rows = std::pin::pin!(
+//!     store.query_detections_by_time(hour, &DetectionFilter::camera("gate-1")).await?
+//! );
+//! while let Some(detection) = rows.try_next().await? {
+//!     println!("{} at {}", detection.track_id.unwrap_or(-1), detection.timestamp);
+//! }
+//! # Ok(()) }
+//! ```
+
+mod commit;
+mod connection;
+mod copy;
+mod database_url;
+mod dead_letters;
+mod demographics;
+mod detections;
+mod error;
+mod ledger;
+mod migrations;
+mod partitions;
+mod sessions;
+mod sources;
+mod tls;
+mod tracks;
+
+pub use commit::{CommitError, CommitReport, Settled};
+pub use connection::{Store, StoreTimeouts};
+pub use copy::CopyBuffer;
+pub(crate) use copy::tuple_len;
+pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use dead_letters::{DeadLetter, DeadLetterFilter, DeadLetterRecord, Reason};
+pub use demographics::{Bucket, Demographics, DemographicsFilter};
+pub use detections::DetectionFilter;
+pub use error::{Recovery, StoreError};
+pub use migrations::MigrationReport;
+pub use sessions::SessionRecord;
+pub use sources::{SourceMismatch, SourceRecord, SourceState};
+pub use tracks::TrackFilter;

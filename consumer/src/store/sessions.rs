@@ -1,0 +1,255 @@
+//! Sessions and their summaries.
+//!
+//! A transaction that writes rows of a session holds its row in `sessions` FOR KEY SHARE until it
+//! ends; making the summary takes the row FOR UPDATE first. So a summary waits for the rows that are
+//! being committed, and rows that come after it mark it as out of date: it counts everything that is
+//! stored, whatever the order of commits.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use passerby_shared::{Session, SessionSummary};
+use tokio_postgres::{Client, Row};
+
+use super::{Store, StoreError, connection::within};
+
+const JOIN: &str = "
+SELECT session_id, ended_at IS NOT NULL AND summarized_at IS NOT NULL
+FROM sessions
+WHERE session_id = ANY($1)
+ORDER BY session_id
+FOR KEY SHARE";
+
+const CREATE: &str = "
+INSERT INTO sessions (session_id)
+SELECT session_id FROM unnest($1::text[]) AS s (session_id)
+ORDER BY session_id
+ON CONFLICT (session_id) DO NOTHING";
+
+const MARK_OUT_OF_DATE: &str = "
+UPDATE sessions SET summarized_at = NULL WHERE session_id = ANY($1)";
+
+/// Joins the sessions that a transaction writes rows of: makes those that do not exist, holds all of
+/// them, and marks finished summaries as out of date.
+pub(super) async fn join(
+    client: &Client,
+    session_ids: &BTreeSet<&str>,
+) -> Result<(), tokio_postgres::Error> {
+    if session_ids.is_empty() {
+        return Ok(());
+    }
+    let mut wanted: Vec<&str> = session_ids.iter().copied().collect();
+    let held = client.query(JOIN, &[&wanted]).await?;
+    let summarized: Vec<&str> = held
+        .iter()
+        .filter(|row| row.get(1))
+        .map(|row| row.get::<_, &str>(0))
+        .collect();
+    if !summarized.is_empty() {
+        client.execute(MARK_OUT_OF_DATE, &[&summarized]).await?;
+    }
+    if held.len() < wanted.len() {
+        let exist: BTreeSet<&str> = held.iter().map(|row| row.get::<_, &str>(0)).collect();
+        wanted.retain(|id| !exist.contains(id));
+        client.execute(CREATE, &[&wanted]).await?;
+        // Rows that another transaction made in between are not held by the insert.
+        client.query(JOIN, &[&wanted]).await?;
+    }
+    Ok(())
+}
+
+const ANNOUNCE: &str = "
+INSERT INTO sessions AS s (session_id, source, started_at, ended_at)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (session_id) DO UPDATE
+SET source        = coalesce(excluded.source, s.source),
+    started_at    = coalesce(excluded.started_at, s.started_at),
+    ended_at      = coalesce(excluded.ended_at, s.ended_at),
+    summarized_at = CASE WHEN excluded.ended_at IS NULL THEN s.summarized_at END";
+
+pub(super) async fn announce(
+    client: &Client,
+    session: &Session,
+) -> Result<u64, tokio_postgres::Error> {
+    let Session {
+        session_id,
+        started_at,
+        ended_at,
+        source,
+    } = session;
+    client
+        .execute(ANNOUNCE, &[session_id, source, started_at, ended_at])
+        .await
+}
+
+/// A row of `sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SessionRecord {
+    /// What the pipeline said of it.
+    #[serde(flatten)]
+    pub session: Session,
+    /// Its summary; `None` before it ended, and while rows came in after it was made.
+    pub summary: Option<SessionSummary>,
+}
+
+const HOLD: &str = "SELECT session_id FROM sessions WHERE session_id = $1 FOR UPDATE";
+
+/// People are the tracks that were reported, and those that detections are on. A track's reported
+/// gender goes before the vote of its detections; a draw is no verdict.
+const SUMMARIZE: &str = "
+WITH rows AS MATERIALIZED (
+    SELECT camera_id, track_id, timestamp, gender, gender_confidence
+    FROM detections
+    WHERE session_id = $1
+), seen AS (
+    SELECT camera_id, track_id,
+           coalesce(sum(coalesce(gender_confidence, 1)) FILTER (WHERE gender = 'male'), 0)    AS male,
+           coalesce(sum(coalesce(gender_confidence, 1)) FILTER (WHERE gender = 'female'), 0)  AS female,
+           coalesce(sum(coalesce(gender_confidence, 1)) FILTER (WHERE gender = 'unknown'), 0) AS unknown
+    FROM rows
+    WHERE track_id IS NOT NULL
+    GROUP BY camera_id, track_id
+), people AS (
+    SELECT coalesce(t.gender, CASE
+               WHEN male > female AND male > unknown THEN 'male'
+               WHEN female > male AND female > unknown THEN 'female'
+               ELSE 'unknown' END) AS gender
+    FROM seen
+    FULL JOIN (SELECT camera_id, track_id, gender FROM tracks WHERE session_id = $1) AS t
+        USING (camera_id, track_id)
+)
+UPDATE sessions
+SET detections    = (SELECT count(*) FROM rows),
+    people        = (SELECT count(*) FROM people),
+    male          = (SELECT count(*) FROM people WHERE gender = 'male'),
+    female        = (SELECT count(*) FROM people WHERE gender = 'female'),
+    unknown       = (SELECT count(*) FROM people WHERE gender = 'unknown'),
+    started_at    = coalesce(started_at, (SELECT min(timestamp) FROM rows)),
+    ended_at      = coalesce(ended_at, (SELECT max(timestamp) FROM rows), now()),
+    summarized_at = now()
+WHERE session_id = $1
+RETURNING detections, people, male, female, unknown";
+
+const UNSUMMARIZED: &str = "
+SELECT session_id FROM sessions
+WHERE ended_at IS NOT NULL AND summarized_at IS NULL
+ORDER BY ended_at
+LIMIT 100";
+
+impl Store {
+    /// Notes what a pipeline says of a session.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] for an invalid session, else what the server said.
+    pub async fn announce_session(&mut self, session: &Session) -> Result<(), StoreError> {
+        session
+            .validate()
+            .map_err(|source| StoreError::Invalid { row_idx: 0, source })?;
+        let connection = self.begin().await?;
+        let done = within("announce a session", self.limit(), async {
+            announce(&connection.client, session)
+                .await
+                .map(drop)
+                .map_err(StoreError::statement("upsert a row into `sessions`"))
+        })
+        .await;
+        self.end(connection, done)
+    }
+
+    /// Makes a session's summary from what is stored, and notes its end if nobody has.
+    ///
+    /// Returns `None` when there is no such session.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn summarize_session(
+        &mut self,
+        session_id: &str,
+    ) -> Result<Option<SessionSummary>, StoreError> {
+        let mut connection = self.begin().await?;
+        let done = within("summarize a session", self.limit(), async {
+            let failed = || StoreError::statement(format!("summarize session `{session_id}`"));
+            let transaction = connection.client.transaction().await.map_err(failed())?;
+            // A statement of its own: the next one's snapshot then sees what the lock waited for.
+            transaction
+                .execute(HOLD, &[&session_id])
+                .await
+                .map_err(failed())?;
+            let row = transaction
+                .query_opt(SUMMARIZE, &[&session_id])
+                .await
+                .map_err(failed())?;
+            transaction.commit().await.map_err(failed())?;
+            Ok(row.and_then(|row| summary(&row, 0)))
+        })
+        .await;
+        self.end(connection, done)
+    }
+
+    /// Makes the summaries of sessions that have ended, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn summarize_ended_sessions(&mut self) -> Result<usize, StoreError> {
+        let connection = self.begin().await?;
+        let done = within("look for ended sessions", self.limit(), async {
+            connection
+                .client
+                .query(UNSUMMARIZED, &[])
+                .await
+                .map_err(StoreError::statement("look for ended sessions"))
+        })
+        .await;
+        let rows = self.end(connection, done)?;
+        for row in &rows {
+            self.summarize_session(row.get(0)).await?;
+        }
+        Ok(rows.len())
+    }
+
+    /// A session, if there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn session(&mut self, session_id: &str) -> Result<Option<SessionRecord>, StoreError> {
+        let connection = self.begin().await?;
+        let done = within("read a session", self.limit(), async {
+            connection
+                .client
+                .query_opt(
+                    "SELECT session_id, started_at, ended_at, source, detections, people, male, \
+                     female, unknown, summarized_at FROM sessions WHERE session_id = $1",
+                    &[&session_id],
+                )
+                .await
+                .map_err(StoreError::statement("read a row of `sessions`"))
+        })
+        .await;
+        let row = self.end(connection, done)?;
+        Ok(row.map(|row| SessionRecord {
+            session: Session {
+                session_id: row.get(0),
+                started_at: row.get(1),
+                ended_at: row.get(2),
+                source: row.get(3),
+            },
+            summary: row
+                .get::<_, Option<DateTime<Utc>>>(9)
+                .and_then(|_| summary(&row, 4)),
+        }))
+    }
+}
+
+fn summary(row: &Row, at: usize) -> Option<SessionSummary> {
+    Some(SessionSummary {
+        detections: row.get::<_, Option<i64>>(at)?,
+        people: row.get::<_, Option<i64>>(at + 1)?,
+        male: row.get::<_, Option<i64>>(at + 2)?,
+        female: row.get::<_, Option<i64>>(at + 3)?,
+        unknown: row.get::<_, Option<i64>>(at + 4)?,
+    })
+}

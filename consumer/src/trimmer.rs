@@ -1,0 +1,56 @@
+//! Removes entries from a stream that every group has acknowledged, after a time of grace.
+//!
+//! `XADD … MAXLEN` would remove entries that nobody has read. The script looks at all groups at
+//! once, and never removes what one of them has not been delivered or not acknowledged.
+
+use std::time::Duration;
+
+use passerby_shared::{EntryId, StreamKey};
+use redis::{RedisError, Script, aio::MultiplexedConnection};
+
+/// `KEYS[1]` the stream; `ARGV[1]` the ID from which on nothing is removed. IDs are compared as
+/// decimal texts, since Lua's numbers are exact only up to 2⁵³. Runs on Redis 6.2 and later.
+const TRIM: &str = r"
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+local function before(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if a_ms ~= b_ms then return less(a_ms, b_ms) end
+  return less(a_seq, b_seq)
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+if #groups == 0 then return 0 end
+local bound = ARGV[1]
+for _, group in ipairs(groups) do
+  local fields = {}
+  for i = 1, #group, 2 do fields[group[i]] = group[i + 1] end
+  if before(fields['last-delivered-id'], bound) then bound = fields['last-delivered-id'] end
+  local pending = redis.call('XPENDING', KEYS[1], fields['name'])
+  if pending[1] > 0 and before(pending[2], bound) then bound = pending[2] end
+end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', bound)";
+
+/// Trims a stream and returns how many entries were removed.
+pub(crate) async fn trim(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    grace: Duration,
+) -> Result<u64, RedisError> {
+    // The server's clock made the IDs, so the server's clock measures the grace.
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let now_ms = seconds * 1_000 + micros / 1_000;
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let floor = EntryId {
+        ms: now_ms.saturating_sub(grace_ms),
+        seq: 0,
+    };
+    Script::new(TRIM)
+        .key(stream)
+        .arg(floor)
+        .invoke_async(connection)
+        .await
+}

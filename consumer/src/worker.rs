@@ -1,0 +1,395 @@
+//! A worker: the steps of an entry's way, joined by bounded channels.
+
+use std::{sync::Arc, time::Duration};
+
+use passerby_shared::{
+    ErrorChain, StreamKey,
+    redis_connection::{ConnectError, RedisLink, RedisTimeouts, RedisUrl},
+};
+use redis::RedisError;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::{
+    InvalidConfig, WorkerConfig, WorkerReport, WorkerStats,
+    acker::Acker,
+    committer::Committer,
+    decoder::Decoder,
+    group,
+    in_flight::InFlight,
+    reader::{ReadError, Reader},
+    store::{Store, StoreError},
+    upkeep::Upkeep,
+};
+
+/// Why a worker could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// Redis could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Redis does not do what a worker needs.
+    #[error("prepare stream `{stream}` on {url}")]
+    Prepare {
+        /// The stream.
+        stream: StreamKey,
+        /// The server.
+        url: RedisUrl,
+        /// What came back.
+        #[source]
+        source: RedisError,
+    },
+    /// Reading failed in a way that waiting does not mend.
+    #[error("stopped reading")]
+    Read(#[source] ReadError),
+    /// Storing failed in a way that waiting does not mend. The entries stay pending.
+    #[error("stopped storing")]
+    Store(#[from] StoreError),
+    /// A bug of ours.
+    #[error("a task of the worker panicked")]
+    Panic(#[source] JoinError),
+    /// Told to stop, the worker could not finish in time. The entries stay pending.
+    #[error(
+        "{n_entries} entries were not stored within the grace period of {grace_period:?}; they stay pending and will be delivered again"
+    )]
+    Unfinished {
+        /// Entries read and not settled.
+        n_entries: usize,
+        /// The grace period.
+        grace_period: Duration,
+    },
+}
+
+impl WorkerError {
+    /// What an operator can do, in a few words.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.advice(),
+            Self::Connect(error) => Some(redis_advice(error.redis_error())),
+            Self::Prepare { source, .. } => Some(redis_advice(source)),
+            Self::Read(ReadError::Redis(error)) => Some(redis_advice(error)),
+            _ => None,
+        }
+    }
+}
+
+/// What an operator can do about an error of Redis.
+pub(crate) fn redis_advice(error: &RedisError) -> String {
+    let advice = match (error.code(), error.detail()) {
+        (Some("NOAUTH" | "WRONGPASS"), _) => "correct the user or password in PASSERBY_REDIS_URL",
+        (Some("NOPERM"), _) => "grant the user the stream commands (docs/configuration.md)",
+        (Some("WRONGTYPE"), _) => "a key of another type has this name: choose --key-prefix",
+        (Some("READONLY"), _) => "this server is a replica: name the primary in PASSERBY_REDIS_URL",
+        (_, Some(detail)) if detail.contains("unknown command") => {
+            "this server has no streams: Passerby needs Redis 6.2 or later, or Valkey"
+        }
+        (Some("ERR"), _) => "check the server's version: Passerby needs Redis 6.2 or later",
+        _ => "check that Redis is running there and that PASSERBY_REDIS_URL names it",
+    };
+    advice.to_owned()
+}
+
+/// A worker that has reached both servers and is ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    config: WorkerConfig,
+    streams: Vec<Arc<StreamKey>>,
+    link: RedisLink,
+    store: Store,
+    stats: Arc<WorkerStats>,
+}
+
+impl Worker {
+    /// Connects to both servers, brings the schema to this program's version, and makes the consumer
+    /// group.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] says which server refused what. A worker that has started waits out such
+    /// faults; at the start they are most likely mistakes.
+    pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        config.check()?;
+        let mut link = RedisLink::new(config.redis_url.clone(), RedisTimeouts::default());
+        let streams: Vec<_> = config
+            .key_prefix
+            .streams(config.shards)
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        let connection = link.get().await?;
+        for stream in &streams {
+            group::create(connection, stream, &config.group)
+                .await
+                .map_err(|source| WorkerError::Prepare {
+                    stream: StreamKey::clone(stream),
+                    url: config.redis_url.clone(),
+                    source,
+                })?;
+        }
+        warn_of_eviction(connection).await;
+        let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
+        if config.migrate {
+            store.migrate().await?;
+        } else {
+            store.check_schema().await?;
+        }
+        store.ensure_partitions_ahead().await?;
+        Ok(Self {
+            config,
+            streams,
+            link,
+            store,
+            stats: Arc::default(),
+        })
+    }
+
+    /// The worker's counters, which go on while it runs.
+    pub fn stats(&self) -> Arc<WorkerStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Works until `stop` fires, or, when draining, until nothing is left to do.
+    ///
+    /// Told to stop, the worker reads no more, commits and acknowledges what it has read, and leaves
+    /// the group if nothing of its own is pending.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when an operator must act, or when the grace period was too short. What was
+    /// not stored stays pending in either case.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped worker is a crashed worker: entries it had read stay pending and are taken over by
+    /// another; nothing is lost or stored twice.
+    pub async fn run(self, stop: CancellationToken) -> Result<WorkerReport, WorkerError> {
+        let span = info_span!(
+            "worker",
+            group = self.config.group,
+            consumer = %self.config.consumer
+        );
+        self.run_in_span(stop).instrument(span).await
+    }
+
+    async fn run_in_span(self, stop: CancellationToken) -> Result<WorkerReport, WorkerError> {
+        let Self {
+            config,
+            streams,
+            link,
+            store,
+            stats,
+        } = self;
+        info!(
+            redis = %config.redis_url,
+            postgres = %config.database_url,
+            shards = config.shards,
+            batch_rows = config.batch_rows,
+            committers = config.committers,
+            drain = config.drain,
+            "worker started"
+        );
+        let in_flight = InFlight::default();
+        let reading = stop.child_token();
+        let abort = CancellationToken::new();
+        let upkeep_done = CancellationToken::new();
+        let new_link = |timeouts| RedisLink::new(config.redis_url.clone(), timeouts);
+        let (entries_tx, entries_rx) = mpsc::channel(1);
+        let (batches_tx, batches_rx) = mpsc::channel(1);
+        let (settled_tx, settled_rx) = mpsc::channel(config.committers.get());
+
+        let reader = Reader {
+            link: new_link(RedisTimeouts {
+                response: None,
+                ..RedisTimeouts::default()
+            }),
+            streams: streams.clone(),
+            group: config.group.clone(),
+            consumer: config.consumer.clone(),
+            block: config.block,
+            min_idle: config.min_idle,
+            batch_rows: config.batch_rows,
+            batch_bytes: config.batch_bytes,
+            drain: config.drain,
+            in_flight: in_flight.clone(),
+            stats: Arc::clone(&stats),
+        };
+        let decoder = Decoder {
+            batch_rows: config.batch_rows,
+            batch_bytes: config.batch_bytes,
+            linger: config.linger,
+        };
+        let acker = Acker {
+            link,
+            group: config.group.clone(),
+            in_flight: in_flight.clone(),
+            abort: abort.clone(),
+        };
+        let upkeep = Upkeep {
+            link: new_link(RedisTimeouts::default()),
+            store,
+            streams: streams.clone(),
+            group: config.group.clone(),
+            consumer: config.consumer.clone(),
+            min_idle: config.min_idle,
+            trim_grace: config.trim_grace,
+            in_flight: in_flight.clone(),
+        };
+
+        let mut tasks = JoinSet::<Result<(), WorkerError>>::new();
+        let in_span = tracing::Span::current();
+        {
+            let reading = reading.clone();
+            let task = async move {
+                reader
+                    .run(entries_tx, reading)
+                    .await
+                    .map_err(WorkerError::Read)
+            };
+            tasks.spawn(task.instrument(in_span.clone()));
+        }
+        tasks.spawn(
+            async move {
+                decoder.run(entries_rx, batches_tx).await;
+                Ok(())
+            }
+            .instrument(in_span.clone()),
+        );
+        let batches = Arc::new(Mutex::new(batches_rx));
+        for _ in 0..config.committers.get() {
+            let committer = Committer {
+                store: Store::new(config.database_url.clone(), config.store_timeouts),
+                batches: Arc::clone(&batches),
+                settled: settled_tx.clone(),
+                stats: Arc::clone(&stats),
+                abort: abort.clone(),
+            };
+            tasks.spawn(
+                async move { committer.run().await.map_err(WorkerError::Store) }
+                    .instrument(in_span.clone()),
+            );
+        }
+        drop((settled_tx, batches));
+        tasks.spawn(
+            async move {
+                acker.run(settled_rx).await;
+                Ok(())
+            }
+            .instrument(in_span.clone()),
+        );
+        let upkeep = tokio::spawn(upkeep.run(upkeep_done.clone()).instrument(in_span));
+
+        let ended = supervise(&mut tasks, &stop, &reading, &abort, config.grace_period).await;
+        // Entries in work show signs of life until the last of them is settled.
+        upkeep_done.cancel();
+        let upkeep_ended = upkeep.await;
+        ended?;
+        upkeep_ended.map_err(WorkerError::Panic)?;
+        let n_entries = in_flight.len();
+        if n_entries > 0 {
+            return Err(WorkerError::Unfinished {
+                n_entries,
+                grace_period: config.grace_period,
+            });
+        }
+        let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
+        if let Err(error) = store.summarize_ended_sessions().await {
+            warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
+        }
+        leave(&config, &streams).await;
+        let report = stats.report();
+        info!(
+            n_entries = report.entries,
+            n_rows = report.detections,
+            n_duplicates = report.duplicates,
+            n_poison = report.dead_letters,
+            "worker stopped"
+        );
+        Ok(report)
+    }
+}
+
+/// Waits for the tasks. The first that fails stops the reader, and the others finish what they have;
+/// after the grace period nobody is waited for.
+async fn supervise(
+    tasks: &mut JoinSet<Result<(), WorkerError>>,
+    stop: &CancellationToken,
+    reading: &CancellationToken,
+    abort: &CancellationToken,
+    grace_period: Duration,
+) -> Result<(), WorkerError> {
+    let mut failure = None;
+    let deadline = tokio::time::sleep(Duration::MAX);
+    let mut deadline = std::pin::pin!(deadline);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                None => break,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    failure.get_or_insert(error);
+                    reading.cancel();
+                }
+                Some(Err(error)) => {
+                    failure.get_or_insert(WorkerError::Panic(error));
+                    reading.cancel();
+                }
+            },
+            () = stop.cancelled(), if !stopping => {
+                info!("stopping: finishing what was read");
+            }
+            () = &mut deadline => {
+                abort.cancel();
+                tasks.shutdown().await;
+                break;
+            }
+        }
+        if !stopping && (stop.is_cancelled() || failure.is_some()) {
+            stopping = true;
+            deadline
+                .as_mut()
+                .reset(tokio::time::Instant::now() + grace_period);
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Leaves the group. A consumer that stays behind is harmless, so that failing is no error.
+async fn leave(config: &WorkerConfig, streams: &[Arc<StreamKey>]) {
+    let mut link = RedisLink::new(config.redis_url.clone(), RedisTimeouts::default());
+    let Ok(connection) = link.get().await else {
+        return;
+    };
+    for stream in streams {
+        let left = group::leave(connection, stream, &config.group, &config.consumer).await;
+        if let Err(error) = left {
+            warn!(%stream, error = %ErrorChain(&error), "the consumer stays in the group");
+        }
+    }
+}
+
+/// Under an `allkeys-*` policy a full Redis evicts whole streams: that was seen to happen.
+async fn warn_of_eviction(connection: &mut redis::aio::MultiplexedConnection) {
+    let policy: Result<(String, String), RedisError> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg("maxmemory-policy")
+        .query_async(connection)
+        .await;
+    if let Ok((_, policy)) = policy
+        && policy.starts_with("allkeys-")
+    {
+        warn!(
+            policy,
+            "a full Redis would evict whole streams: set maxmemory-policy to noeviction or \
+             volatile-ttl"
+        );
+    }
+}
