@@ -120,13 +120,14 @@ impl Reader {
             if phase == Phase::New && Instant::now() >= next_claim {
                 phase = Phase::CLAIM;
             }
+            let was_new = phase == Phase::New;
             match self.step(&mut phase, count).await {
                 Ok(delivered) => {
                     if !backoff.is_zero() {
                         backoff = Duration::ZERO;
                         info!("reading from Redis again");
                     }
-                    if phase == Phase::New && Instant::now() >= next_claim {
+                    if phase == Phase::New && !was_new {
                         next_claim = Instant::now() + self.min_idle / 3;
                     }
                     let nothing_new = delivered.is_empty();
@@ -137,7 +138,7 @@ impl Reader {
                         if entries.send(fresh).await.is_err() {
                             return Ok(());
                         }
-                    } else if self.drain && nothing_new && phase == Phase::New {
+                    } else if self.drain && nothing_new && was_new {
                         if self.is_drained().await {
                             return Ok(());
                         }

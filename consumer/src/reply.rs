@@ -126,6 +126,22 @@ pub(crate) fn claim_reply(
     Ok((next, delivered))
 }
 
+/// Reads the reply of `XCLAIM`: `[entry…]`, with nil for entries deleted meanwhile before Redis 7.
+pub(crate) fn claimed_entries(
+    reply: Value,
+    stream: &Arc<StreamKey>,
+) -> Result<Vec<Delivered>, UnexpectedReply> {
+    const COMMAND: &str = "XCLAIM";
+    let Value::Array(entries) = reply else {
+        return Err(unexpected(COMMAND, &reply));
+    };
+    entries
+        .into_iter()
+        .filter(|value| *value != Value::Nil)
+        .map(|value| entry(COMMAND, value, stream, true))
+        .collect()
+}
+
 /// Reads `[id, [name, value, …]]`, or `[id, nil]`.
 fn entry(
     command: &'static str,

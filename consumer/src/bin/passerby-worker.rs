@@ -1,6 +1,6 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use passerby_consumer::{
@@ -116,6 +116,7 @@ fn init_logs(
     let filter = EnvFilter::builder().parse(filter)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => logs.with_target(false).init(),

@@ -1,1 +1,81 @@
-//! What operators do by hand.
+//! What operators do by hand: look at pending entries, take them over, put dead letters back.
+//!
+//! These functions return data; the binary `passerby` renders it.
+
+mod claim;
+mod pending;
+mod requeue;
+
+use passerby_shared::{
+    StreamKey,
+    redis_connection::{ConnectError, RedisLink},
+};
+use redis::RedisError;
+
+pub use claim::{ClaimFilter, ClaimReport, claim, claim_dry_run, hand_over};
+pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
+pub use requeue::{RequeueReport, requeue};
+
+use crate::{reply::UnexpectedReply, store::StoreError, worker::redis_advice};
+
+/// An operator's command that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpsError {
+    /// Redis could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A command failed.
+    #[error("{doing} on stream `{stream}`")]
+    Redis {
+        /// What was tried.
+        doing: &'static str,
+        /// On which stream.
+        stream: StreamKey,
+        /// What came back.
+        #[source]
+        source: RedisError,
+    },
+    /// The server answers in a way nobody knows.
+    #[error(transparent)]
+    Reply(#[from] UnexpectedReply),
+    /// Postgres failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpsError {
+    fn redis(doing: &'static str, stream: &StreamKey) -> impl FnOnce(RedisError) -> Self {
+        let stream = stream.clone();
+        move |source| Self::Redis {
+            doing,
+            stream,
+            source,
+        }
+    }
+
+    /// What an operator can do, in a few words.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => Some(redis_advice(error.redis_error())),
+            Self::Redis { source, .. } if source.code() == Some("NOGROUP") => Some(
+                "no worker has ever read this stream: check --key-prefix, --shards and --group"
+                    .to_owned(),
+            ),
+            Self::Redis { source, .. } => Some(redis_advice(source)),
+            Self::Store(error) => error.advice(),
+            Self::Reply(_) => None,
+        }
+    }
+}
+
+/// The streams and the group that a command is about.
+#[derive(Debug)]
+pub struct Target {
+    /// The server.
+    pub link: RedisLink,
+    /// The streams, one for each shard.
+    pub streams: Vec<StreamKey>,
+    /// The consumer group.
+    pub group: String,
+}

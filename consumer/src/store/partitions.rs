@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{Days, NaiveDate, Utc};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, error::SqlState};
 use tracing::{info, warn};
 
 use super::{
@@ -83,35 +83,21 @@ impl Store {
 /// Makes the partition of one day; `false` when it was there or cannot be made now.
 async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, StoreError> {
     let table = format!("detections_p{}", day.format("%Y%m%d"));
-    let client = &mut connection.client;
-    let exists: bool = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
+    let client = &connection.client;
+    if exists(client, &table)
         .await
         .map_err(StoreError::statement("look for a partition"))?
-        .get(0);
-    if exists {
+    {
         return Ok(false);
     }
-    let next = day + Days::new(1);
-    let made = client
-        .batch_execute(&format!(
-            "BEGIN;
-             SET LOCAL lock_timeout = '2s';
-             SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK});
-             CREATE TABLE IF NOT EXISTS {table}
-                 (LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE);
-             DO $$ BEGIN
-                 IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = '{table}'::regclass) THEN
-                     ALTER TABLE detections ATTACH PARTITION {table}
-                         FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00');
-                 END IF;
-             END $$;
-             COMMIT"
-        ))
-        .await;
-    let Err(error) = made else {
-        info!(partition = table, "partition created");
-        return Ok(true);
+    let error = match create_locked(client, &table, day).await {
+        Ok(created) => {
+            if created {
+                info!(partition = table, "partition created");
+            }
+            return Ok(created);
+        }
+        Err(error) => error,
     };
     client
         .batch_execute("ROLLBACK")
@@ -136,4 +122,39 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
         advice, "no partition: rows of this day go to the default partition"
     );
     Ok(false)
+}
+
+async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
+    Ok(client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
+        .await?
+        .get(0))
+}
+
+async fn create_locked(
+    client: &Client,
+    table: &str,
+    day: NaiveDate,
+) -> Result<bool, tokio_postgres::Error> {
+    client
+        .batch_execute(&format!(
+            "BEGIN;
+             SET LOCAL lock_timeout = '2s';
+             SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK})"
+        ))
+        .await?;
+    // Somebody else may have made it while we waited for the lock.
+    let missing = !exists(client, table).await?;
+    if missing {
+        let next = day + Days::new(1);
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE {table} (LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE);
+                 ALTER TABLE detections ATTACH PARTITION {table}
+                     FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"
+            ))
+            .await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(missing)
 }

@@ -1,0 +1,194 @@
+//! Takes pending entries over by hand: to be stored at once, or by a worker that is named.
+
+use std::{sync::Arc, time::Duration};
+
+use passerby_shared::{EntryId, StreamKey};
+use redis::Value;
+
+use super::{OpsError, PendingFilter, Target, pending};
+use crate::{ConsumerName, batch::BatchBuilder, decoder, group, reply, store::Store};
+
+/// Entries taken over in one transaction.
+const PAGE: usize = 100;
+
+/// Which entries to take over.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimFilter {
+    /// Only these; all that match otherwise when empty.
+    pub ids: Vec<EntryId>,
+    /// Only those of this consumer.
+    pub consumer: Option<String>,
+    /// Only those idle for so long.
+    pub min_idle: Duration,
+    /// At most so many of each stream.
+    pub limit: usize,
+}
+
+/// What became of the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct ClaimReport {
+    /// Entries that matched.
+    pub matched: usize,
+    /// Entries taken over; others were settled, or claimed by somebody else, in between.
+    pub claimed: usize,
+    /// Entries stored now.
+    pub stored: usize,
+    /// Entries that the ledger knew: acknowledged, and nothing written.
+    pub duplicates: usize,
+    /// Detections stored.
+    pub detections: u64,
+    /// Dead letters written.
+    pub dead_letters: usize,
+}
+
+/// The entries that match, by stream.
+async fn matching(
+    target: &mut Target,
+    filter: &ClaimFilter,
+) -> Result<Vec<(StreamKey, Vec<EntryId>)>, OpsError> {
+    let report = pending(
+        target,
+        &PendingFilter {
+            consumer: filter.consumer.clone(),
+            min_idle: filter.min_idle,
+            limit: filter.limit,
+        },
+    )
+    .await?;
+    Ok(target
+        .streams
+        .iter()
+        .map(|stream| {
+            let ids = report
+                .entries
+                .iter()
+                .filter(|entry| entry.stream == stream.as_str())
+                .map(|entry| entry.entry_id)
+                .filter(|id| filter.ids.is_empty() || filter.ids.contains(id))
+                .collect();
+            (stream.clone(), ids)
+        })
+        .collect())
+}
+
+/// Counts the entries that [`claim`] and [`hand_over`] would take over, and takes none.
+///
+/// # Errors
+///
+/// As [`claim`].
+pub async fn claim_dry_run(
+    target: &mut Target,
+    filter: &ClaimFilter,
+) -> Result<ClaimReport, OpsError> {
+    let matched = matching(target, filter)
+        .await?
+        .iter()
+        .map(|(_, ids)| ids.len())
+        .sum();
+    Ok(ClaimReport {
+        matched,
+        ..ClaimReport::default()
+    })
+}
+
+/// Takes entries over and stores them at once, each exactly once as a worker would.
+///
+/// # Errors
+///
+/// [`OpsError`] when a server cannot be reached or refuses; entries taken over and not stored then
+/// stay pending, and a worker will take them over in its turn.
+pub async fn claim(
+    target: &mut Target,
+    store: &mut Store,
+    filter: &ClaimFilter,
+) -> Result<ClaimReport, OpsError> {
+    let consumer = ConsumerName::generate();
+    let mut report = ClaimReport::default();
+    for (stream, ids) in matching(target, filter).await? {
+        report.matched += ids.len();
+        let stream = Arc::new(stream);
+        for page in ids.chunks(PAGE) {
+            let connection = target.link.get().await?;
+            let value: Value = redis::cmd("XCLAIM")
+                .arg(stream.as_ref())
+                .arg(&target.group)
+                .arg(consumer.as_str())
+                .arg(millis(filter.min_idle))
+                .arg(page)
+                .query_async(connection)
+                .await
+                .map_err(OpsError::redis("claim entries", &stream))?;
+            let entries = reply::claimed_entries(value, &stream)?;
+            if entries.is_empty() {
+                continue;
+            }
+            report.claimed += entries.len();
+            let mut batch = BatchBuilder::default();
+            for entry in entries {
+                decoder::decode(&mut batch, entry);
+            }
+            let (settled, commit) = store
+                .commit(&batch.build())
+                .await
+                .map_err(|failure| failure.error)?;
+            report.stored += commit.entries;
+            report.duplicates += commit.duplicates;
+            report.detections += commit.detections;
+            report.dead_letters += commit.dead_letters;
+            let ids: Vec<EntryId> = settled
+                .into_origins()
+                .into_iter()
+                .map(|origin| origin.id)
+                .collect();
+            let connection = target.link.get().await?;
+            let _n: u64 = redis::cmd("XACK")
+                .arg(stream.as_ref())
+                .arg(&target.group)
+                .arg(ids)
+                .query_async(connection)
+                .await
+                .map_err(OpsError::redis("acknowledge entries", &stream))?;
+        }
+        let connection = target.link.get().await?;
+        group::leave(connection, &stream, &target.group, &consumer)
+            .await
+            .map_err(OpsError::redis("leave the group", &stream))?;
+    }
+    Ok(report)
+}
+
+/// Hands entries to a worker. It takes them up when they have been idle for its `min-idle`, or when
+/// it starts.
+///
+/// # Errors
+///
+/// [`OpsError`] when Redis cannot be reached or refuses.
+pub async fn hand_over(
+    target: &mut Target,
+    to: &ConsumerName,
+    filter: &ClaimFilter,
+) -> Result<ClaimReport, OpsError> {
+    let mut report = ClaimReport::default();
+    for (stream, ids) in matching(target, filter).await? {
+        report.matched += ids.len();
+        for page in ids.chunks(PAGE) {
+            let connection = target.link.get().await?;
+            let claimed: Vec<String> = redis::cmd("XCLAIM")
+                .arg(&stream)
+                .arg(&target.group)
+                .arg(to.as_str())
+                .arg(millis(filter.min_idle))
+                .arg(page)
+                .arg("JUSTID")
+                .query_async(connection)
+                .await
+                .map_err(OpsError::redis("claim entries", &stream))?;
+            report.claimed += claimed.len();
+        }
+    }
+    Ok(report)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
