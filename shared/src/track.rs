@@ -120,7 +120,11 @@ impl Track {
     /// `tracks` is updated by the same rule.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
-        if self.version() >= other.version() { self } else { other }
+        if self.version() >= other.version() {
+            self
+        } else {
+            other
+        }
     }
 
     fn version(&self) -> (DateTime<Utc>, i64) {

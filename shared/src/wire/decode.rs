@@ -8,13 +8,16 @@ use super::{
     cursor::{Cursor, Malformed, Token},
     encode, plain, value,
 };
-use crate::{DetectionRef, Invalid, Session, Track, TrajectoryPoint};
+use crate::{DetectionRef, Invalid, MAX_ID_BYTES, Session, Track, TrajectoryPoint};
 
 /// An entry of which no row can be read; it goes to the dead letters whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// The entry was written by a newer producer.
-    #[error("wire version {version} is newer than this worker, which reads up to 1")]
+    #[error(
+        "wire version {version} is newer than this worker, which reads up to {}",
+        super::WIRE_VERSION
+    )]
     TooNew {
         /// The entry's version.
         version: u64,
@@ -53,6 +56,27 @@ pub struct BadRow {
     pub payload: Vec<u8>,
 }
 
+/// Most bad rows that one entry may have beside its good ones. An empty map is a bad row of one
+/// byte, of which a dead letter makes several hundred: beyond this the entry is kept whole instead.
+const MAX_BAD_ROWS: usize = 10_000;
+
+/// Counts the bad rows of an entry.
+#[derive(Debug, Default)]
+struct BadRows(usize);
+
+impl BadRows {
+    fn add(&mut self, invalid: &Invalid, cursor: &Cursor<'_>) -> Result<(), Undecodable> {
+        self.0 += 1;
+        if self.0 <= MAX_BAD_ROWS {
+            return Ok(());
+        }
+        Err(shape(
+            cursor,
+            format_args!("more than {MAX_BAD_ROWS} rows cannot be stored, the last by {invalid}"),
+        ))
+    }
+}
+
 /// Reads the rows of a payload of detections, in order, and returns their number.
 ///
 /// `row` gets each row's index within the entry, with the row or with what is wrong with it. When an
@@ -69,13 +93,17 @@ pub fn decode_detections(
     let mut cursor = Cursor::new(payload);
     let n_elements = array(&mut cursor, "an array of rows")?;
     let mut n_rows = 0;
+    let mut bad_rows = BadRows::default();
     if is_compact(&cursor, n_elements)? {
         for _ in 0..n_elements {
-            n_rows += detection_group(&mut cursor, n_rows, &mut row)?;
+            n_rows += detection_group(&mut cursor, n_rows, &mut bad_rows, &mut row)?;
         }
     } else {
         for row_idx in 0..n_elements as usize {
-            plain::detection(&mut cursor, row_idx, &mut row)?;
+            if let Err(bad) = plain::detection(&mut cursor, row_idx, |d| row(row_idx, Ok(d)))? {
+                bad_rows.add(&bad.invalid, &cursor)?;
+                row(row_idx, Err(bad));
+            }
             n_rows += 1;
         }
     }
@@ -95,13 +123,18 @@ pub fn decode_tracks(
     let mut cursor = Cursor::new(payload);
     let n_elements = array(&mut cursor, "an array of tracks")?;
     let mut n_rows = 0;
+    let mut bad_rows = BadRows::default();
     if is_compact(&cursor, n_elements)? {
         for _ in 0..n_elements {
-            n_rows += track_group(&mut cursor, n_rows, &mut row)?;
+            n_rows += track_group(&mut cursor, n_rows, &mut bad_rows, &mut row)?;
         }
     } else {
         for row_idx in 0..n_elements as usize {
-            row(row_idx, plain::track(&mut cursor)?);
+            let track = plain::track(&mut cursor)?;
+            if let Err(bad) = &track {
+                bad_rows.add(&bad.invalid, &cursor)?;
+            }
+            row(row_idx, track);
             n_rows += 1;
         }
     }
@@ -120,17 +153,27 @@ pub fn decode_sessions(
 ) -> Result<usize, Undecodable> {
     let mut cursor = Cursor::new(payload);
     let n_elements = array(&mut cursor, "an array of sessions")? as usize;
+    let mut bad_rows = BadRows::default();
     for row_idx in 0..n_elements {
-        let start = cursor.offset();
+        let at = cursor.clone();
         let token = cursor.token()?;
         let session = match token {
+            Token::Array(n_fields) if n_fields < SESSION_FIELDS => {
+                return Err(shape(
+                    &at,
+                    format_args!("a session of {n_fields} elements, expected {SESSION_FIELDS}"),
+                ));
+            }
             Token::Array(n_fields) => session_row(&mut cursor, n_fields)?,
             other => plain::session(&mut cursor, other)?,
         };
         let session = session.and_then(|session| session.validate().map(|()| session));
+        if let Err(invalid) = &session {
+            bad_rows.add(invalid, &cursor)?;
+        }
         row(
             row_idx,
-            session.map_err(|invalid| plain::bad_row(invalid, cursor.since(start))),
+            session.map_err(|invalid| plain::bad_row(invalid, cursor.since(at.offset()))),
         );
     }
     at_end(&cursor)?;
@@ -155,19 +198,9 @@ fn array(cursor: &mut Cursor<'_>, expected: &str) -> Result<u32, Undecodable> {
     }
 }
 
-/// The first element tells the form: an array is a group, a map is a row.
-fn is_compact(cursor: &Cursor<'_>, n_elements: u32) -> Result<bool, Undecodable> {
-    if n_elements == 0 {
-        return Ok(false);
-    }
-    match cursor.clone().token()? {
-        Token::Array(_) => Ok(true),
-        Token::Map(_) => Ok(false),
-        other => Err(shape(
-            cursor,
-            format_args!("{}, expected a row as a map", other.type_name()),
-        )),
-    }
+/// The first element tells the form: an array is a group. Anything else is a row, good or bad.
+fn is_compact(cursor: &Cursor<'_>, n_elements: u32) -> Result<bool, Malformed> {
+    Ok(n_elements > 0 && matches!(cursor.clone().token()?, Token::Array(_)))
 }
 
 fn at_end(cursor: &Cursor<'_>) -> Result<(), Undecodable> {
@@ -181,22 +214,31 @@ fn skip_values(cursor: &mut Cursor<'_>, n: u32) -> Result<(), Malformed> {
     (0..n).try_for_each(|_| cursor.skip())
 }
 
+/// Longest session and camera id of a group, in bytes. Longer than allowed they make bad rows, each
+/// with a copy of them; beyond this the group is no group.
+const MAX_GROUP_ID_BYTES: usize = 4 * MAX_ID_BYTES;
+
 /// The head of a group: session and camera.
 fn group_head<'a>(
     cursor: &mut Cursor<'a>,
     min_fields: u32,
 ) -> Result<(Cow<'a, str>, Cow<'a, str>, u32), Undecodable> {
+    let at = cursor.clone();
     let n_fields = array(cursor, "a group")?;
     if n_fields < min_fields {
         return Err(shape(
-            cursor,
+            &at,
             format_args!("a group of {n_fields} elements, expected {min_fields}"),
         ));
     }
     let mut id = |field| -> Result<Cow<'a, str>, Undecodable> {
         let at = cursor.clone();
         let token = cursor.token()?;
-        value::id(field, token).map_err(|invalid| shape(&at, invalid))
+        let id = value::id(field, token).map_err(|invalid| shape(&at, invalid))?;
+        if id.len() > MAX_GROUP_ID_BYTES {
+            crate::validate::id(field, &id).map_err(|invalid| shape(&at, invalid))?;
+        }
+        Ok(id)
     };
     Ok((id("session_id")?, id("camera_id")?, n_fields))
 }
@@ -212,6 +254,7 @@ struct Previous {
 fn detection_group(
     cursor: &mut Cursor<'_>,
     first_row_idx: usize,
+    bad_rows: &mut BadRows,
     row: &mut impl FnMut(usize, Result<DetectionRef<'_>, BadRow>),
 ) -> Result<usize, Undecodable> {
     let (session_id, camera_id, n_fields) = group_head(cursor, 4)?;
@@ -245,6 +288,7 @@ fn detection_group(
         match decoded {
             Ok(detection) => row(row_idx, Ok(detection)),
             Err(invalid) => {
+                bad_rows.add(&invalid, cursor)?;
                 let payload = row_as_plain(start, &template, before)?;
                 row(row_idx, Err(BadRow { invalid, payload }));
             }
@@ -264,14 +308,16 @@ fn detection_row<'g>(
     template: &DetectionRef<'g>,
     previous: &mut Previous,
 ) -> Result<Result<DetectionRef<'g>, Invalid>, Undecodable> {
+    let at = cursor.clone();
     let n_fields = array(cursor, "a row")?;
     if n_fields < ROW_FIELDS {
         return Err(shape(
-            cursor,
+            &at,
             format_args!("a row of {n_fields} elements, expected {ROW_FIELDS}"),
         ));
     }
     let mut bad = None;
+    let mut missing = None;
     let mut d = *template;
     previous.timestamp_us = previous
         .timestamp_us
@@ -286,7 +332,13 @@ fn detection_row<'g>(
         value::optional(t, |t| value::float("confidence", t))
     })?;
     for (value, name) in d.bbox.iter_mut().zip(crate::detection::BBOX_FIELDS) {
-        *value = field(cursor, &mut bad, |t| value::float(name, t))?;
+        *value = field(cursor, &mut bad, |t| match t {
+            Token::Nil => {
+                missing.get_or_insert(name);
+                Ok(0.0)
+            }
+            t => value::float(name, t),
+        })?;
     }
     d.gender = field(cursor, &mut bad, |t| {
         value::optional(t, |t| value::gender("gender", t))
@@ -304,6 +356,8 @@ fn detection_row<'g>(
     d.timestamp_us = previous.timestamp_us;
     d.detection_id = previous.detection_id;
     d.frame_number = previous.frame_number;
+    // As in the plain form: what is missing is named after what is wrong.
+    let bad = bad.or_else(|| missing.map(plain::missing));
     Ok(bad.map_or(Ok(d), Err))
 }
 
@@ -387,6 +441,7 @@ fn row_as_plain(
 fn track_group(
     cursor: &mut Cursor<'_>,
     first_row_idx: usize,
+    bad_rows: &mut BadRows,
     row: &mut impl FnMut(usize, Result<Track, BadRow>),
 ) -> Result<usize, Undecodable> {
     let (session_id, camera_id, n_fields) = group_head(cursor, 3)?;
@@ -395,6 +450,9 @@ fn track_group(
         let start = cursor.offset();
         let track = track_row(cursor, &session_id, &camera_id)?
             .and_then(|track| track.validate().map(|()| track));
+        if let Err(invalid) = &track {
+            bad_rows.add(invalid, cursor)?;
+        }
         row(
             row_idx,
             track.map_err(|invalid| {
@@ -420,10 +478,11 @@ fn track_row(
     session_id: &str,
     camera_id: &str,
 ) -> Result<Result<Track, Invalid>, Undecodable> {
+    let at = cursor.clone();
     let n_fields = array(cursor, "a track")?;
     if n_fields < TRACK_FIELDS {
         return Err(shape(
-            cursor,
+            &at,
             format_args!("a track of {n_fields} elements, expected {TRACK_FIELDS}"),
         ));
     }
@@ -513,13 +572,7 @@ const SESSION_FIELDS: u32 = 4;
 fn session_row(
     cursor: &mut Cursor<'_>,
     n_fields: u32,
-) -> Result<Result<Session, Invalid>, Undecodable> {
-    if n_fields < SESSION_FIELDS {
-        return Err(shape(
-            cursor,
-            format_args!("a session of {n_fields} elements, expected {SESSION_FIELDS}"),
-        ));
-    }
+) -> Result<Result<Session, Invalid>, Malformed> {
     let mut bad = None;
     let session_id = field(cursor, &mut bad, |t| {
         value::id("session_id", t).map(Cow::into_owned)

@@ -182,3 +182,68 @@ pub(super) fn optional<T>(
 fn infallible<E: std::fmt::Debug>(written: Result<(), E>) {
     written.expect("writing to a Vec does not fail");
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    /// One flush of a busy camera: eight people a frame, 25 frames a second, boxes with fractions.
+    fn realistic(row: u16) -> Detection {
+        let (frame, person) = (row / 8, row % 8);
+        let fraction = f32::from(row) / 128.0;
+        let classified = !row.is_multiple_of(10);
+        Detection {
+            timestamp: DateTime::from_timestamp_micros(
+                1_790_000_000_123_456 + 40_000 * i64::from(frame),
+            )
+            .unwrap(),
+            session_id: "2026-09-21-entrance".into(),
+            camera_id: "cam-entrance-01".into(),
+            channel_id: 1,
+            detection_id: 5_000_000 + i64::from(row),
+            track_id: Some(12_000 + i64::from(person)),
+            confidence: Some(0.871 + fraction / 10.0),
+            bbox_x: 412.3 + fraction,
+            bbox_y: 96.7 + fraction,
+            bbox_width: 61.9 + fraction,
+            bbox_height: 180.4 + fraction,
+            gender: classified.then_some(Gender::Female),
+            gender_confidence: classified.then_some(0.734 + fraction / 10.0),
+            frame_number: 900_000 + i64::from(frame),
+            degraded: false,
+        }
+    }
+
+    #[test]
+    fn a_hundred_realistic_rows_take_at_most_45_bytes_each() {
+        let detections: Vec<Detection> = (0..100).map(realistic).collect();
+        assert!(detections.iter().all(|d| d.validate().is_ok()));
+        let mut payload = Vec::new();
+        encode_detections(&detections, &mut payload);
+        assert!(payload.len() <= 45 * 100, "{} bytes", payload.len());
+        let mut plain = Vec::new();
+        super::super::encode_plain_detections(&detections, &mut plain);
+        assert!(plain.len() > 5 * payload.len(), "{} bytes", plain.len());
+    }
+
+    #[test]
+    fn a_float_takes_as_few_bytes_as_keep_it_exact() {
+        for (value, n_bytes) in [
+            (0.0, 1),
+            (1.0, 1),
+            (412.0, 3),
+            (-32_768.0, 3),
+            (65_535.0, 3),
+            (65_536.0, 5),
+            (-0.0, 5),
+            (0.5, 5),
+            (f32::NAN, 5),
+        ] {
+            let mut out = Vec::new();
+            float(&mut out, value);
+            assert_eq!(out.len(), n_bytes, "{value}");
+        }
+    }
+}

@@ -3,8 +3,8 @@
 //! `docs/wire-format.md` describes it for strangers; the test vectors beside this crate
 //! (`shared/test-vectors/`) pin it down to the byte. Two forms of payload are read:
 //!
-//! * the **compact** form, which [`encode`] writes: rows are positional, grouped by what they share,
-//!   and times, ids and frame numbers are differences to the row before;
+//! * the **compact** form, which [`encode_detections`] and its like write: rows are positional,
+//!   grouped by what they share, and times, ids and frame numbers are differences to the row before;
 //! * the **plain** form, an array of maps with the column names, which anybody can write.
 //!
 //! Decoding splits and does not fail as a whole: a row that cannot be stored is handed out beside
@@ -89,7 +89,8 @@ pub struct EntryFields<'a> {
 }
 
 impl<'a> EntryFields<'a> {
-    /// Reads the fields of an entry, ignoring those it does not know.
+    /// Reads the fields of an entry, ignoring those it does not know. Of a field that is there
+    /// twice, the last one counts.
     ///
     /// # Errors
     ///
@@ -98,25 +99,26 @@ impl<'a> EntryFields<'a> {
     pub fn parse(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self, Undecodable> {
-        let mut kind = Kind::default();
-        let mut key = None;
-        let mut payload = None;
-        let mut traceparent = None;
+        let (mut version, mut kind, mut key) = (None, None, None);
+        let (mut payload, mut traceparent) = (None, None);
         for (name, value) in fields {
             match name {
-                b"v" => check_version(value)?,
-                b"k" => kind = String::from_utf8_lossy(value).parse()?,
-                b"i" => key = Some(IdempotencyKey::from_field(value)?),
+                b"v" => version = Some(value),
+                b"k" => kind = Some(value),
+                b"i" => key = Some(value),
                 b"p" => payload = Some(value),
                 b"tp" => traceparent = Some(value),
                 _ => {}
             }
         }
-        let payload = payload.ok_or(Undecodable::NoPayload)?;
+        // The version first, wherever it stands: a later one may mean something else by the rest.
+        version.map_or(Ok(()), check_version)?;
         Ok(Self {
-            kind,
-            key,
-            payload,
+            kind: kind.map_or(Ok(Kind::default()), |kind| {
+                String::from_utf8_lossy(kind).parse()
+            })?,
+            key: key.map(IdempotencyKey::from_field).transpose()?,
+            payload: payload.ok_or(Undecodable::NoPayload)?,
             traceparent,
         })
     }
@@ -134,7 +136,8 @@ pub fn key_of<'a>(
 ) -> Option<IdempotencyKey> {
     fields
         .into_iter()
-        .find(|(name, _)| *name == b"i")
+        .filter(|(name, _)| *name == b"i")
+        .last()
         .and_then(|(_, value)| IdempotencyKey::from_field(value).ok())
 }
 
@@ -144,5 +147,53 @@ fn check_version(value: &[u8]) -> Result<(), Undecodable> {
         Ok(1..=WIRE_VERSION) => Ok(()),
         Ok(version) if version > WIRE_VERSION => Err(Undecodable::TooNew { version }),
         _ => Err(Undecodable::BadVersion(text.chars().take(16).collect())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(fields: &[(&str, &str)], expected: &str) {
+        let fields = fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+        let said = EntryFields::parse(fields)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_says_why() {
+        check(&[("p", "")], "");
+        check(&[("p", ""), ("unknown", "x")], "");
+        check(&[], "the entry has no payload: field `p` is missing");
+        check(&[("v", "x"), ("p", "")], "`x` is no wire version");
+        check(&[("v", "0"), ("p", "")], "`0` is no wire version");
+        check(&[("k", "x"), ("p", "")], "kind `x` is none of d, t, s");
+        check(
+            &[("i", "short"), ("p", "")],
+            "the idempotency key has 5 bytes: expected 16 bytes, or a UUID as text",
+        );
+    }
+
+    #[test]
+    fn a_newer_version_is_named_before_what_only_it_understands() {
+        check(
+            &[("k", "x"), ("i", "y"), ("v", "3")],
+            "wire version 3 is newer than this worker, which reads up to 1",
+        );
+    }
+
+    #[test]
+    fn a_key_is_the_same_whether_or_not_the_rest_can_be_read() {
+        let (first, last) = (IdempotencyKey::generate(), IdempotencyKey::generate());
+        let fields = [
+            (&b"i"[..], &first.as_bytes()[..]),
+            (b"i", last.as_bytes()),
+            (b"p", b""),
+        ];
+        assert_eq!(EntryFields::parse(fields).unwrap().key, Some(last));
+        assert_eq!(key_of(fields), Some(last));
     }
 }

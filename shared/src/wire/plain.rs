@@ -91,14 +91,19 @@ fn walk<'a>(
 }
 
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Invalid> {
-    value.ok_or_else(|| Invalid::new(field, "is missing"))
+    value.ok_or_else(|| missing(field))
 }
 
+pub(super) fn missing(field: &'static str) -> Invalid {
+    Invalid::new(field, "is missing")
+}
+
+/// Reads one detection and hands it to `row`, or returns what is wrong with it.
 pub(super) fn detection(
     cursor: &mut Cursor<'_>,
     row_idx: usize,
-    row: &mut impl FnMut(usize, Result<DetectionRef<'_>, BadRow>),
-) -> Result<(), Undecodable> {
+    row: impl FnOnce(DetectionRef<'_>),
+) -> Result<Result<(), BadRow>, Undecodable> {
     let start = cursor.offset();
     let token = cursor.token()?;
     let mut session_id = Cow::Borrowed(DEFAULT_SESSION);
@@ -162,25 +167,19 @@ pub(super) fn detection(
             values,
         ))
     };
-    let checked = complete();
-    let decoded = match &checked {
-        Ok((timestamp_us, camera_id, bbox)) => {
-            let d = DetectionRef {
-                timestamp_us: *timestamp_us,
-                session_id: &session_id,
-                camera_id,
-                bbox: *bbox,
-                ..d
-            };
-            d.validate().map(|()| d)
-        }
-        Err(invalid) => Err(invalid.clone()),
-    };
-    row(
-        row_idx,
-        decoded.map_err(|invalid| bad_row(invalid, cursor.since(start))),
-    );
-    Ok(())
+    let decoded = complete().and_then(|(timestamp_us, camera_id, bbox)| {
+        let d = DetectionRef {
+            timestamp_us,
+            session_id: &session_id,
+            camera_id: &camera_id,
+            bbox,
+            ..d
+        };
+        d.validate()?;
+        row(d);
+        Ok(())
+    });
+    Ok(decoded.map_err(|invalid| bad_row(invalid, cursor.since(start))))
 }
 
 pub(super) fn track(cursor: &mut Cursor<'_>) -> Result<Result<Track, BadRow>, Undecodable> {

@@ -21,8 +21,8 @@ fn wrong(field: &'static str, token: Token<'_>, expected: &str) -> Invalid {
 pub(super) fn int(field: &'static str, token: Token<'_>) -> Result<i64, Invalid> {
     match token {
         Token::Int(value) => Ok(value),
-        Token::F64(value) => whole(field, value),
-        Token::F32(value) => whole(field, f64::from(value)),
+        Token::F64(value) => whole(field, value, EXACT_F64),
+        Token::F32(value) => whole(field, f64::from(value), EXACT_F32),
         Token::BigUint(value) => Err(Invalid::new(
             field,
             format_args!("{value} does not fit into 64 bits with a sign"),
@@ -31,16 +31,31 @@ pub(super) fn int(field: &'static str, token: Token<'_>) -> Result<i64, Invalid>
     }
 }
 
-fn whole(field: &'static str, value: f64) -> Result<i64, Invalid> {
-    const EXACT: f64 = 9_007_199_254_740_992.0; // 2⁵³
-    if value.fract() == 0.0 && value.abs() <= EXACT {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2⁵³")]
-        return Ok(value as i64);
+/// Up to here every whole number has a float of its own: beyond it one stands for several.
+const EXACT_F64: f64 = 9_007_199_254_740_992.0; // 2⁵³
+const EXACT_F32: f64 = 16_777_216.0; // 2²⁴
+
+fn whole(field: &'static str, value: f64, exact: f64) -> Result<i64, Invalid> {
+    if !value.is_finite() {
+        return Err(Invalid::new(
+            field,
+            format_args!("{value} is not a finite number"),
+        ));
     }
-    Err(Invalid::new(
-        field,
-        format_args!("{value} is not a whole number"),
-    ))
+    if value.fract() != 0.0 {
+        return Err(Invalid::new(
+            field,
+            format_args!("{value:?} is not a whole number"),
+        ));
+    }
+    if value.abs() > exact {
+        return Err(Invalid::new(
+            field,
+            format_args!("{value:?} is too large to be exact as a float: send an integer"),
+        ));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2⁵³")]
+    Ok(value as i64)
 }
 
 pub(super) fn int32(field: &'static str, token: Token<'_>) -> Result<i32, Invalid> {
@@ -53,15 +68,28 @@ pub(super) fn int32(field: &'static str, token: Token<'_>) -> Result<i32, Invali
 pub(super) fn float(field: &'static str, token: Token<'_>) -> Result<f32, Invalid> {
     match token {
         Token::F32(value) => Ok(value),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "pixels and fractions; checked later"
-        )]
-        Token::F64(value) => Ok(value as f32),
+        Token::F64(value) => narrow(field, value),
         #[expect(clippy::cast_precision_loss, reason = "pixels; exact below 2²⁴")]
         Token::Int(value) => Ok(value as f32),
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        Token::BigUint(value) => Ok(value as f32),
         other => Err(wrong(field, other, "a number")),
     }
+}
+
+fn narrow(field: &'static str, value: f64) -> Result<f32, Invalid> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "pixels and fractions need no more"
+    )]
+    let narrow = value as f32;
+    if narrow.is_infinite() && value.is_finite() {
+        return Err(Invalid::new(
+            field,
+            format_args!("{value:?} does not fit into a 32-bit float"),
+        ));
+    }
+    Ok(narrow)
 }
 
 pub(super) fn boolean(field: &'static str, token: Token<'_>) -> Result<bool, Invalid> {
@@ -87,7 +115,8 @@ pub(super) fn id<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, st
     match token {
         Token::Int(value) => Ok(Cow::Owned(value.to_string())),
         Token::BigUint(value) => Ok(Cow::Owned(value.to_string())),
-        other => text(field, other).map(Cow::Borrowed),
+        Token::Str(_) | Token::Bin(_) => text(field, token).map(Cow::Borrowed),
+        other => Err(wrong(field, other, "a string or an integer")),
     }
 }
 
@@ -99,6 +128,10 @@ pub(super) fn gender(field: &'static str, token: Token<'_>) -> Result<Gender, In
                 format_args!("{code} is none of 0 unknown, 1 male, 2 female"),
             )
         }),
+        Token::BigUint(code) => Err(Invalid::new(
+            field,
+            format_args!("{code} is none of 0 unknown, 1 male, 2 female"),
+        )),
         other => text(field, other)?
             .parse()
             .map_err(|error| Invalid::new(field, error)),
@@ -108,7 +141,7 @@ pub(super) fn gender(field: &'static str, token: Token<'_>) -> Result<Gender, In
 /// A time in microseconds since the Unix epoch.
 pub(super) fn time(field: &'static str, token: Token<'_>) -> Result<i64, Invalid> {
     match token {
-        Token::Str(_) => {
+        Token::Str(_) | Token::Bin(_) => {
             let text = text(field, token)?;
             let time = DateTime::parse_from_rfc3339(text).map_err(|error| {
                 Invalid::new(field, format_args!("`{text:.40}` is not RFC 3339: {error}"))
@@ -117,7 +150,14 @@ pub(super) fn time(field: &'static str, token: Token<'_>) -> Result<i64, Invalid
         }
         Token::Ext(-1, bytes) => extension_timestamp(bytes)
             .ok_or_else(|| Invalid::new(field, "is a malformed MessagePack timestamp")),
-        other => int(field, other),
+        // `time.time() * 1e6` has quarters of a microsecond.
+        Token::F64(value) => whole(field, value.round(), EXACT_F64),
+        Token::Int(_) | Token::BigUint(_) | Token::F32(_) => int(field, token),
+        other => Err(wrong(
+            field,
+            other,
+            "microseconds since 1970, RFC 3339 or a MessagePack timestamp",
+        )),
     }
 }
 
@@ -150,5 +190,82 @@ pub(super) fn optional<'a, T>(
     match token {
         Token::Nil => Ok(None),
         other => read(other).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: std::fmt::Debug + PartialEq>(read: Result<T, Invalid>, expected: Result<T, &str>) {
+        assert_eq!(
+            read.as_ref().map_err(Invalid::problem),
+            expected.as_ref().map_err(|e| *e)
+        );
+    }
+
+    #[test]
+    fn a_float_is_an_integer_only_where_it_is_exact() {
+        check(int("f", Token::F64(-7.0)), Ok(-7));
+        check(int("f", Token::F64(EXACT_F64)), Ok(1 << 53));
+        check(
+            int("f", Token::F64(1e300)),
+            Err("1e300 is too large to be exact as a float: send an integer"),
+        );
+        check(int("f", Token::F64(0.5)), Err("0.5 is not a whole number"));
+        check(
+            int("f", Token::F64(f64::NAN)),
+            Err("NaN is not a finite number"),
+        );
+        check(int("f", Token::F32(16_777_216.0)), Ok(1 << 24));
+        check(
+            int("f", Token::F32(16_777_218.0)),
+            Err("16777218.0 is too large to be exact as a float: send an integer"),
+        );
+    }
+
+    #[test]
+    fn a_number_is_a_number_whatever_its_type() {
+        check(float("f", Token::Int(-3)), Ok(-3.0));
+        check(float("f", Token::BigUint(1 << 63)), Ok(9.223_372e18));
+        check(float("f", Token::F64(0.25)), Ok(0.25));
+        check(
+            float("f", Token::F64(1e300)),
+            Err("1e300 does not fit into a 32-bit float"),
+        );
+        check(
+            float("f", Token::Bool(true)),
+            Err("is a boolean, expected a number"),
+        );
+    }
+
+    #[test]
+    fn a_time_is_read_in_every_form_that_is_unambiguous() {
+        const US: i64 = 1_790_000_000_123_456;
+        check(time("f", Token::Int(US)), Ok(US));
+        check(time("f", Token::F64(1_790_000_000_123_456.2)), Ok(US));
+        for text in [
+            "2026-09-21T14:13:20.123456Z",
+            "2026-09-21T14:13:20.123456999Z",
+            "2026-09-21T16:13:20.123456+02:00",
+        ] {
+            check(time("f", Token::Str(text.as_bytes())), Ok(US));
+            check(time("f", Token::Bin(text.as_bytes())), Ok(US));
+        }
+        check(
+            time("f", Token::F32(1.79e15)),
+            Err("1789999963963392.0 is too large to be exact as a float: send an integer"),
+        );
+        check(
+            time("f", Token::Bool(true)),
+            Err(
+                "is a boolean, expected microseconds since 1970, RFC 3339 or a MessagePack \
+                 timestamp",
+            ),
+        );
+        check(
+            time("f", Token::Ext(-1, &[0; 5])),
+            Err("is a malformed MessagePack timestamp"),
+        );
     }
 }
