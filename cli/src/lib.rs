@@ -1,1 +1,11 @@
-//! The CLI.
+//! The command `passerby`, as a library.
+//!
+//! The binary parses flags, wires and runs; what it runs stands here, so that a test can call it.
+
+mod app;
+mod commands;
+pub mod ingest;
+pub mod render;
+mod visible;
+
+pub use app::run;

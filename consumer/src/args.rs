@@ -1,7 +1,10 @@
 //! What is typed to start a worker.
 
 use std::{
+    convert::Infallible,
+    fmt,
     num::{NonZeroU16, NonZeroUsize},
+    str::FromStr,
     time::Duration,
 };
 
@@ -9,6 +12,37 @@ use clap::Args;
 use passerby_shared::{KeyPrefix, redis_connection::RedisUrl};
 
 use crate::{ConsumerName, InvalidConfig, WorkerConfig, store::DatabaseUrl};
+
+/// An address as it was typed. It is read later: clap repeats a value that it cannot read, and with
+/// it the password.
+#[derive(Clone)]
+struct TypedUrl(String);
+
+impl TypedUrl {
+    fn parse<T: FromStr<Err: fmt::Display>>(
+        &self,
+        given_by: &'static str,
+    ) -> Result<T, MissingUrl> {
+        self.0.parse().map_err(|error: T::Err| MissingUrl::Invalid {
+            given_by,
+            problem: error.to_string(),
+        })
+    }
+}
+
+impl FromStr for TypedUrl {
+    type Err = Infallible;
+
+    fn from_str(s: &str) -> Result<Self, Infallible> {
+        Ok(Self(s.to_owned()))
+    }
+}
+
+impl fmt::Debug for TypedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedUrl(…)")
+    }
+}
 
 /// Where the servers are; shared by the worker and by the commands of `passerby`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +56,7 @@ pub struct RedisArgs {
         value_name = "URL",
         hide_env_values = true
     )]
-    redis_url: Option<RedisUrl>,
+    redis_url: Option<TypedUrl>,
     /// What every key in Redis begins with; must be the same for producers and workers.
     #[arg(
         long,
@@ -49,10 +83,10 @@ impl RedisArgs {
     ///
     /// # Errors
     ///
-    /// [`MissingUrl`] when neither flag nor environment names it, or the fallback is no URL.
+    /// [`MissingUrl`] when neither flag nor environment names it, or what they name is no URL.
     pub fn redis_url(&self) -> Result<RedisUrl, MissingUrl> {
         match &self.redis_url {
-            Some(url) => Ok(url.clone()),
+            Some(url) => url.parse("--redis-url"),
             None => fallback("redis-url", "PASSERBY_REDIS_URL", "REDIS_URL"),
         }
     }
@@ -70,7 +104,7 @@ pub struct DatabaseArgs {
         value_name = "URL",
         hide_env_values = true
     )]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<TypedUrl>,
 }
 
 impl DatabaseArgs {
@@ -78,10 +112,10 @@ impl DatabaseArgs {
     ///
     /// # Errors
     ///
-    /// [`MissingUrl`] when neither flag nor environment names it, or the fallback is no URL.
+    /// [`MissingUrl`] when neither flag nor environment names it, or what they name is no URL.
     pub fn database_url(&self) -> Result<DatabaseUrl, MissingUrl> {
         match &self.database_url {
-            Some(url) => Ok(url.clone()),
+            Some(url) => url.parse("--database-url"),
             None => fallback("database-url", "PASSERBY_DATABASE_URL", "DATABASE_URL"),
         }
     }
@@ -100,17 +134,17 @@ pub enum MissingUrl {
         /// The variable that many environments have.
         fallback: &'static str,
     },
-    /// The fallback cannot be read.
-    #[error("{fallback}: {problem}")]
+    /// What was given cannot be read.
+    #[error("{given_by}: {problem}")]
     Invalid {
-        /// The variable.
-        fallback: &'static str,
+        /// The flag or variable.
+        given_by: &'static str,
         /// What is wrong with it.
         problem: String,
     },
 }
 
-fn fallback<T: std::str::FromStr<Err: std::fmt::Display>>(
+fn fallback<T: FromStr<Err: fmt::Display>>(
     flag: &'static str,
     variable: &'static str,
     fallback: &'static str,
@@ -124,7 +158,7 @@ fn fallback<T: std::str::FromStr<Err: std::fmt::Display>>(
             fallback,
         })?;
     text.parse().map_err(|error: T::Err| MissingUrl::Invalid {
-        fallback,
+        given_by: fallback,
         problem: error.to_string(),
     })
 }

@@ -6,7 +6,8 @@
 //! reader ──▶ decoder ──▶ committers ──▶ acker
 //!   │  XREADGROUP, own history    │ one transaction: ledger, rows, dead letters
 //!   └─ reclaimer: XAUTOCLAIM      └ store/: COPY, tracks, sessions, partitions, queries
-//! upkeep: heartbeat of entries in work, trimming, session summaries, partitions ahead
+//! heartbeat: signs of life for entries in work
+//! upkeep: trimming, session summaries, partitions ahead
 //! ```
 //!
 //! Bounded channels join the steps: a store that is slow or away stops the reader, and memory stays
@@ -19,6 +20,7 @@ mod committer;
 mod config;
 mod decoder;
 mod group;
+mod heartbeat;
 mod in_flight;
 pub mod metrics;
 pub mod ops;

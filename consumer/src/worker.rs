@@ -6,7 +6,7 @@ use passerby_shared::{
     ErrorChain, StreamKey,
     redis_connection::{ConnectError, RedisLink, RedisTimeouts, RedisUrl},
 };
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 use tokio::{
     sync::{Mutex, mpsc},
     task::{JoinError, JoinSet},
@@ -20,6 +20,7 @@ use crate::{
     committer::Committer,
     decoder::Decoder,
     group,
+    heartbeat::Heartbeat,
     in_flight::InFlight,
     reader::{ReadError, Reader},
     store::{Store, StoreError},
@@ -83,8 +84,10 @@ impl WorkerError {
 
 /// What an operator can do about an error of Redis.
 pub(crate) fn redis_advice(error: &RedisError) -> String {
+    const WRONG_PASSWORD: &str = "correct the user or password in PASSERBY_REDIS_URL";
     let advice = match (error.code(), error.detail()) {
-        (Some("NOAUTH" | "WRONGPASS"), _) => "correct the user or password in PASSERBY_REDIS_URL",
+        (Some("NOAUTH" | "WRONGPASS"), _) => WRONG_PASSWORD,
+        _ if error.kind() == ErrorKind::AuthenticationFailed => WRONG_PASSWORD,
         (Some("NOPERM"), _) => "grant the user the stream commands (docs/configuration.md)",
         (Some("WRONGTYPE"), _) => "a key of another type has this name: choose --key-prefix",
         (Some("READONLY"), _) => "this server is a replica: name the primary in PASSERBY_REDIS_URL",
@@ -232,15 +235,19 @@ impl Worker {
             in_flight: in_flight.clone(),
             abort: abort.clone(),
         };
-        let upkeep = Upkeep {
+        let heartbeat = Heartbeat {
             link: new_link(RedisTimeouts::default()),
-            store,
             streams: streams.clone(),
             group: config.group.clone(),
             consumer: config.consumer.clone(),
             min_idle: config.min_idle,
-            trim_grace: config.trim_grace,
             in_flight: in_flight.clone(),
+        };
+        let upkeep = Upkeep {
+            link: new_link(RedisTimeouts::default()),
+            store,
+            streams: streams.clone(),
+            trim_grace: config.trim_grace,
         };
 
         let mut tasks = JoinSet::<Result<(), WorkerError>>::new();
@@ -284,14 +291,24 @@ impl Worker {
             }
             .instrument(in_span.clone()),
         );
-        let upkeep = tokio::spawn(upkeep.run(upkeep_done.clone()).instrument(in_span));
+        // In a set, too: should this worker be dropped, nothing must keep its entries alive.
+        let mut beside = JoinSet::new();
+        beside.spawn(
+            heartbeat
+                .run(upkeep_done.clone())
+                .instrument(in_span.clone()),
+        );
+        beside.spawn(upkeep.run(upkeep_done.clone()).instrument(in_span));
 
         let ended = supervise(&mut tasks, &stop, &reading, &abort, config.grace_period).await;
         // Entries in work show signs of life until the last of them is settled.
         upkeep_done.cancel();
-        let upkeep_ended = upkeep.await;
+        let mut beside_ended = Ok(());
+        while let Some(task) = beside.join_next().await {
+            beside_ended = beside_ended.and(task);
+        }
         ended?;
-        upkeep_ended.map_err(WorkerError::Panic)?;
+        beside_ended.map_err(WorkerError::Panic)?;
         let n_entries = in_flight.len();
         if n_entries > 0 {
             return Err(WorkerError::Unfinished {
@@ -300,8 +317,13 @@ impl Worker {
             });
         }
         let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
-        if let Err(error) = store.summarize_ended_sessions().await {
-            warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
+        let summarizing = store.summarize_ended_sessions();
+        match tokio::time::timeout(config.grace_period, summarizing).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
+            }
+            Err(_) => warn!("Postgres is slow: the next worker will summarize ended sessions"),
         }
         leave(&config, &streams).await;
         let report = stats.report();

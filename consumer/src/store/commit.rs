@@ -21,7 +21,23 @@ use crate::batch::{Batch, Origin};
 
 /// Proof that entries need no further delivery: stored, or written to the dead letters.
 ///
-/// Only [`Store::commit`] makes one, after COMMIT, so an early `XACK` does not compile.
+/// Only [`Store::commit`] makes one, after COMMIT, so an early `XACK` does not compile:
+///
+/// ```compile_fail,E0451
+/// use passerby_consumer::{batch::Origin, store::Settled};
+///
+/// fn pretend(origins: Vec<Origin>) -> Settled {
+///     Settled { origins } // error: field `origins` of struct `Settled` is private
+/// }
+/// ```
+///
+/// Nor can one be kept and used again:
+///
+/// ```compile_fail,E0599
+/// fn twice(settled: passerby_consumer::store::Settled) {
+///     drop(settled.clone());
+/// }
+/// ```
 #[must_use = "settled entries stay pending until they are acknowledged"]
 #[derive(Debug)]
 pub struct Settled {

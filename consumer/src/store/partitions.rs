@@ -104,6 +104,9 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
         .await
         .map_err(StoreError::statement("roll back"))?;
     let advice = match error.code() {
+        // Somebody made it while we waited for the lock: a transaction under way does not see that
+        // early enough for IF NOT EXISTS.
+        Some(&SqlState::DUPLICATE_TABLE) => return Ok(false),
         Some(&SqlState::CHECK_VIOLATION) => {
             "the default partition already holds rows of this day; they can still be queried"
         }

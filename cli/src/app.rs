@@ -1,0 +1,84 @@
+//! What is typed, and which command it runs.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands::{self, Failure, output};
+
+/// Detections from cameras, through a Redis Stream, each exactly once into Postgres.
+#[derive(Debug, Parser)]
+#[command(
+    name = "passerby",
+    version,
+    after_help = "Start here:\n  passerby demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged: error, warn, info, debug, trace, or filters as `passerby_consumer=debug`.
+    #[arg(
+        long,
+        env = "PASSERBY_LOG",
+        value_name = "FILTER",
+        global = true,
+        default_value = "warn"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(commands::demo::DemoArgs),
+    Ingest(commands::ingest::IngestArgs),
+    Migrate(commands::migrate::MigrateArgs),
+    Query(commands::query::QueryArgs),
+    Pending(commands::pending::PendingArgs),
+    Claim(commands::claim::ClaimArgs),
+    DeadLetters(commands::dead_letters::DeadLettersArgs),
+}
+
+/// Runs the command that the process's arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = match EnvFilter::builder().parse(&cli.log) {
+        Ok(filter) => filter,
+        Err(error) => return report(&Failure::usage(format_args!("--log: {error}"))),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::new(format_args!("start the runtime: {error}"))),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(args) => commands::demo::run(args).await,
+            Command::Ingest(args) => commands::ingest::run(args).await,
+            Command::Migrate(args) => commands::migrate::run(args).await,
+            Command::Query(args) => commands::query::run(args).await,
+            Command::Pending(args) => commands::pending::run(args).await,
+            Command::Claim(args) => commands::claim::run(args).await,
+            Command::DeadLetters(args) => commands::dead_letters::run(args).await,
+        }
+    });
+    done.unwrap_or_else(|failure| report(&failure))
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    output::warning(&format!("error: {failure}"));
+    if failure.is_usage() {
+        output::warning("\nFor more information, try '--help'.");
+        return ExitCode::from(2);
+    }
+    ExitCode::from(1)
+}

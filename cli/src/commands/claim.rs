@@ -1,0 +1,108 @@
+//! `passerby claim`: takes pending entries over by hand.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use passerby_consumer::{
+    ConsumerName,
+    args::{DatabaseArgs, RedisArgs, parse_duration},
+    ops::{self, ClaimFilter},
+    store::Store,
+};
+use passerby_shared::EntryId;
+
+use super::{Failure, confirm, output, target};
+use crate::render::grouped;
+
+/// Take pending entries over, and store them at once.
+///
+/// Workers do so by themselves when an entry's consumer has shown no sign of life for their min-idle.
+/// Entries are stored exactly once, whoever else may still work on them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby claim --consumer gate-host-1f2e3d4c --min-idle 5m")]
+pub(crate) struct ClaimArgs {
+    /// Only these entries [default: all that match].
+    #[arg(value_name = "ENTRY_ID")]
+    ids: Vec<EntryId>,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Only those of this consumer.
+    #[arg(long, value_name = "NAME")]
+    consumer: Option<String>,
+    /// Only those without a sign of life for so long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    min_idle: Duration,
+    /// Hand them to this consumer instead of storing them now. It takes them up at its next start, or
+    /// when they have been idle for its min-idle.
+    #[arg(long, value_name = "NAME")]
+    to: Option<ConsumerName>,
+    /// At most so many of each stream.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Say how many match, and take none.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: ClaimArgs) -> Result<ExitCode, Failure> {
+    let mut target = target(&args.redis)?;
+    let filter = ClaimFilter {
+        ids: args.ids,
+        consumer: args.consumer,
+        min_idle: args.min_idle,
+        limit: args.limit as usize,
+    };
+    let found = ops::claim_dry_run(&mut target, &filter)
+        .await
+        .map_err(Failure::ops)?;
+    if args.dry_run || found.matched == 0 {
+        if args.json {
+            output::json(&found);
+        } else {
+            output::line(&format!("{} entries match", grouped(found.matched as u64)));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    confirm(
+        args.yes,
+        &format!("take {} entries over", grouped(found.matched as u64)),
+    )?;
+    let report = match &args.to {
+        Some(to) => ops::hand_over(&mut target, to, &filter).await,
+        None => {
+            let url = args.database.database_url().map_err(Failure::usage)?;
+            let mut store = Store::connect(&url).await.map_err(Failure::store)?;
+            store.check_schema().await.map_err(Failure::store)?;
+            ops::claim(&mut target, &mut store, &filter).await
+        }
+    }
+    .map_err(Failure::ops)?;
+    if args.json {
+        output::json(&report);
+    } else if let Some(to) = &args.to {
+        output::line(&format!(
+            "{} of {} entries handed to {to}",
+            report.claimed, report.matched
+        ));
+    } else {
+        output::line(&format!(
+            "{} of {} entries claimed: {} stored with {} rows, {} stored before, {} dead letters",
+            grouped(report.claimed as u64),
+            grouped(report.matched as u64),
+            grouped(report.stored as u64),
+            grouped(report.detections),
+            grouped(report.duplicates as u64),
+            grouped(report.dead_letters as u64),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,133 @@
+//! The commands: each parses its switches, calls the library, and renders what comes back.
+
+pub(crate) mod claim;
+pub(crate) mod dead_letters;
+pub(crate) mod demo;
+pub(crate) mod ingest;
+pub(crate) mod migrate;
+pub(crate) mod output;
+pub(crate) mod pending;
+pub(crate) mod query;
+
+use std::{fmt, io::IsTerminal};
+
+use passerby_consumer::{
+    WorkerError,
+    args::RedisArgs,
+    ops::{OpsError, Target},
+    store::StoreError,
+};
+use passerby_shared::{
+    ErrorChain,
+    redis_connection::{RedisLink, RedisTimeouts},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why a command failed: one line that says what was tried, what came back and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    text: String,
+    is_usage: bool,
+}
+
+impl Failure {
+    /// Something was typed wrong: exit code 2.
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        Self {
+            text: what.to_string(),
+            is_usage: true,
+        }
+    }
+
+    /// Something did not work: exit code 1.
+    pub(crate) fn new(what: impl fmt::Display) -> Self {
+        Self {
+            text: what.to_string(),
+            is_usage: false,
+        }
+    }
+
+    fn with_advice(error: &dyn std::error::Error, advice: Option<String>) -> Self {
+        let advice = advice
+            .map(|advice| format!("; {advice}"))
+            .unwrap_or_default();
+        Self::new(format_args!("{}{advice}", ErrorChain(error)))
+    }
+
+    pub(crate) fn store(error: StoreError) -> Self {
+        Self::with_advice(&error, error.advice())
+    }
+
+    pub(crate) fn ops(error: OpsError) -> Self {
+        Self::with_advice(&error, error.advice())
+    }
+
+    pub(crate) fn worker(error: WorkerError) -> Self {
+        Self::with_advice(&error, error.advice())
+    }
+
+    /// A chain of causes, of which one may know what to do.
+    pub(crate) fn from_chain(error: anyhow::Error) -> Self {
+        let advice = error.chain().find_map(|cause| {
+            cause
+                .downcast_ref::<StoreError>()
+                .and_then(StoreError::advice)
+        });
+        let source: &dyn std::error::Error = error.as_ref();
+        Self::with_advice(source, advice)
+    }
+
+    /// Whether it is a matter of wrong usage.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.is_usage
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+/// The streams and the group that the switches name.
+pub(crate) fn target(args: &RedisArgs) -> Result<Target, Failure> {
+    Ok(Target {
+        link: RedisLink::new(
+            args.redis_url().map_err(Failure::usage)?,
+            RedisTimeouts::default(),
+        ),
+        streams: args.key_prefix.streams(args.shards),
+        group: args.group.clone(),
+    })
+}
+
+/// Asks before something is changed; on no terminal only `--yes` says yes.
+pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(format_args!(
+            "not confirmed: add --yes to {what}"
+        )));
+    }
+    output::question(&format!("{what}? [y/N] "));
+    let mut answer = String::new();
+    match std::io::stdin().read_line(&mut answer) {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::new("not confirmed: nothing was changed")),
+    }
+}
+
+/// Fires `stop` at the first Ctrl-C; the second one ends the process as usual.
+pub(crate) fn stop_on_signal(stop: &CancellationToken) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+}
