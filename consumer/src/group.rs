@@ -25,8 +25,22 @@ pub(crate) async fn create(
     match created {
         Ok(()) => Ok(true),
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),
+        // A full Redis refuses the command before it looks whether the group is there, and it is
+        // just then that workers must be able to start and drain it.
+        Err(error) if error.code() == Some("OOM") && exists(connection, stream, group).await => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
+}
+
+async fn exists(connection: &mut MultiplexedConnection, stream: &StreamKey, group: &str) -> bool {
+    let groups: Result<redis::streams::StreamInfoGroupsReply, RedisError> = redis::cmd("XINFO")
+        .arg("GROUPS")
+        .arg(stream)
+        .query_async(connection)
+        .await;
+    groups.is_ok_and(|reply| reply.groups.iter().any(|found| found.name == group))
 }
 
 /// `XGROUP DELCONSUMER` throws the consumer's pending entries away, so that nobody would ever store

@@ -115,9 +115,10 @@ impl Track {
 
     /// Merges two snapshots of one track: the newer one is the track.
     ///
-    /// Newer is the later `end_time`, then the greater `detection_count`. The result does not depend
-    /// on the order of the two, and merging the same snapshot again changes nothing; the table
-    /// `tracks` is updated by the same rule.
+    /// Newer is the later `end_time`, then the greater `detection_count`: a pipeline must not change
+    /// anything else of a track without one of them. So the result does not depend on the order of
+    /// the two, and merging the same snapshot again changes nothing; the table `tracks` is updated
+    /// by the same rule.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         if self.version() >= other.version() {

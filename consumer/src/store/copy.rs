@@ -85,7 +85,8 @@ impl CopyBuffer {
         put_text(out, d.session_id);
     }
 
-    pub(crate) fn freeze(self) -> Bytes {
+    /// The rows, for [`Store::copy_raw`](super::Store::copy_raw).
+    pub fn freeze(self) -> Bytes {
         self.tuples.freeze()
     }
 }
