@@ -1,0 +1,157 @@
+//! The handle for async code.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use passerby_shared::{Detection, Session, Track};
+
+use crate::{
+    cache::AsyncTrackCache,
+    config::ProducerConfig,
+    core::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError},
+    handover::{Patience, Recorded},
+    health::Health,
+    row::Row,
+    stats::Stats,
+};
+
+/// Records rows from async code and publishes them in the background.
+///
+/// As [`Producer`](crate::Producer), over the same core; the background thread has a runtime of its
+/// own, so a busy executor does not delay publishing. Only [`flush`](Self::flush) and
+/// [`close`](Self::close) wait for Redis, and the recording methods under
+/// [`Overflow::Block`](crate::Overflow::Block).
+///
+/// When the last handle is dropped without [`close`](Self::close), what is left has one second to be
+/// published; inside an async runtime the drop does not wait for that, and a process that ends
+/// meanwhile loses the rows.
+#[derive(Clone)]
+pub struct AsyncProducer {
+    core: Arc<Core>,
+}
+
+impl AsyncProducer {
+    /// Starts a producer. Redis is connected to in the background: that it is away is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when settings do not go together or there is no thread to be had.
+    pub fn start(config: ProducerConfig) -> Result<Self, StartError> {
+        let core = Core::start(&config)?;
+        Ok(Self { core })
+    }
+
+    /// Records a detection; waits only under [`Overflow::Block`](crate::Overflow::Block).
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped call has not recorded the row.
+    pub async fn record(&self, detection: Detection) -> Result<Recorded, RecordError> {
+        self.put(Row::Detection(detection)).await
+    }
+
+    /// Records detections, such as those of a frame. A bad one costs none of its neighbours.
+    ///
+    /// Under [`Overflow::Block`](crate::Overflow::Block) the timeout is one for the whole call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a dropped call has recorded some first part of the detections.
+    pub async fn record_many(
+        &self,
+        detections: impl IntoIterator<Item = Detection>,
+    ) -> RecordedMany {
+        let mut patience = Patience::default();
+        let mut recorded = RecordedMany::default();
+        for (row_idx, detection) in detections.into_iter().enumerate() {
+            let row = Row::Detection(detection);
+            recorded.count(row_idx, self.core.record_async(row, &mut patience).await);
+        }
+        recorded
+    }
+
+    /// Records a snapshot of a track, to be stored. It is not cached by this: see
+    /// [`AsyncTrackCache::cache_track`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped call has not recorded the row.
+    pub async fn track(&self, track: Track) -> Result<Recorded, RecordError> {
+        self.put(Row::Track(track)).await
+    }
+
+    /// Records that a session began, what it looks at, or that it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped call has not recorded the row.
+    pub async fn session(&self, session: Session) -> Result<Recorded, RecordError> {
+        self.put(Row::Session(session)).await
+    }
+
+    async fn put(&self, row: Row) -> Result<Recorded, RecordError> {
+        self.core.record_async(row, &mut Patience::default()).await
+    }
+
+    /// Waits until Redis has acknowledged all rows recorded before this call. Rows that the overflow
+    /// policy drops meanwhile are not waited for; [`AsyncProducer::stats`] counts them.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] when rows are left after `timeout`; they are still being published.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        Core::flushed(self.core.handover.flush_async(timeout).await)
+    }
+
+    /// Accepts nothing more, publishes what is left, and ends the background thread. Further calls, on
+    /// any handle, give the same result. Of several timeouts the earliest to end counts.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] when rows were left after `timeout`: they are lost, and counted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the producer closes all the same, and a further call waits for its end.
+    pub async fn close(&self, timeout: Duration) -> Result<Stats, CloseError> {
+        self.core.close_async(timeout).await
+    }
+
+    /// What became of every row so far: a consistent snapshot.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Whether rows get through to Redis.
+    pub fn health(&self) -> Health {
+        self.core.health()
+    }
+
+    /// The track cache.
+    pub fn cache(&self) -> AsyncTrackCache {
+        AsyncTrackCache::new(self.core.cache.clone())
+    }
+}
+
+impl fmt::Debug for AsyncProducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncProducer")
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}

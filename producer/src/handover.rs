@@ -1,0 +1,446 @@
+//! Hands rows from the pipeline's threads to the background thread, and news of them back.
+//!
+//! One lock guards the buffer with its books, so a snapshot is consistent. It is held for a handful of
+//! assignments and never across encoding, sending or waiting; that is why `record()` does not wait.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    buffer::{Answer, Buffer, Due, Offer},
+    config::ProducerConfig,
+    overflow::Overflow,
+    row::Row,
+};
+
+/// What became of a row that was offered.
+#[must_use = "a dropped row is lost"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The row is kept until Redis has it.
+    Accepted,
+    /// There was no room for it; it has been counted.
+    Dropped,
+}
+
+/// The producer accepts no rows any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+pub(crate) struct Handover {
+    buffer: Mutex<Buffer>,
+    /// How long a caller waits for room; `None` when the policy is another.
+    block: Option<Duration>,
+    /// Rows settled, or the producer closed or ended: for callers that wait,
+    settled: Condvar,
+    /// and for those that wait in async code.
+    settled_async: Notify,
+    /// Something may be due: for the flusher.
+    due: Notify,
+    /// Somebody waits for rows to be published: for the publisher, when it waits between attempts.
+    hurry: Notify,
+    /// When the background thread ends whatever is left, once the producer has been closed.
+    end: watch::Sender<Option<Instant>>,
+}
+
+/// How long one call waits for room: from its first wait on, shared by the call's rows.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn until(&mut self, timeout: Duration) -> Instant {
+        *self.until.get_or_insert_with(|| after(timeout))
+    }
+}
+
+/// The end of a wait that begins now.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    Instant::now() + timeout.min(YEAR)
+}
+
+impl Handover {
+    pub(crate) fn new(config: &ProducerConfig) -> Self {
+        Self {
+            buffer: Mutex::new(Buffer::new(config)),
+            block: match config.overflow {
+                Overflow::Block(timeout) => Some(timeout),
+                _ => None,
+            },
+            settled: Condvar::new(),
+            settled_async: Notify::new(),
+            due: Notify::new(),
+            hurry: Notify::new(),
+            end: watch::Sender::new(None),
+        }
+    }
+
+    /// The buffer, for as long as the guard lives: for assignments only.
+    pub(crate) fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        // No code of others runs under the lock, and a frame must not die of a poisoned one.
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a row, or applies the overflow policy; waits only where the policy says so.
+    pub(crate) fn record(&self, row: Row, patience: &mut Patience) -> Result<Recorded, Closed> {
+        let mut offer = Offer::new(row);
+        match (self.try_record(&mut offer), self.block) {
+            (Some(answer), _) => answer,
+            (None, None) => self.give_up(&offer),
+            (None, Some(timeout)) => self
+                .wait(patience.until(timeout), || self.try_record(&mut offer))
+                .unwrap_or_else(|| self.give_up(&offer)),
+        }
+    }
+
+    /// As [`Handover::record`], for async callers.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call has neither recorded nor counted the row.
+    pub(crate) async fn record_async(
+        &self,
+        row: Row,
+        patience: &mut Patience,
+    ) -> Result<Recorded, Closed> {
+        let mut offer = Offer::new(row);
+        match (self.try_record(&mut offer), self.block) {
+            (Some(answer), _) => answer,
+            (None, None) => self.give_up(&offer),
+            (None, Some(timeout)) => self
+                .wait_async(patience.until(timeout), || self.try_record(&mut offer))
+                .await
+                .unwrap_or_else(|| self.give_up(&offer)),
+        }
+    }
+
+    /// `None` when there is no room and the caller is to wait.
+    fn try_record(&self, offer: &mut Offer) -> Option<Result<Recorded, Closed>> {
+        let answer = self.buffer().offer(offer);
+        match answer {
+            Answer::Accepted {
+                wake_flusher,
+                wake_waiting,
+            } => {
+                if wake_flusher {
+                    self.due.notify_one();
+                }
+                if wake_waiting {
+                    self.announce();
+                }
+                Some(Ok(Recorded::Accepted))
+            }
+            Answer::Dropped => Some(Ok(Recorded::Dropped)),
+            Answer::NoRoom => None,
+            Answer::Closed => Some(Err(Closed)),
+        }
+    }
+
+    fn give_up(&self, offer: &Offer) -> Result<Recorded, Closed> {
+        self.buffer().give_up(offer);
+        Ok(Recorded::Dropped)
+    }
+
+    /// Waits until rows are to be sent; `false` when there will never be any again.
+    pub(crate) async fn due(&self) -> bool {
+        loop {
+            let due = self.buffer().due();
+            match due {
+                Due::Now => return true,
+                Due::Never => return false,
+                Due::Later => self.due.notified().await,
+                Due::At(at) => tokio::select! {
+                    () = sleep_until(at) => return true,
+                    () = self.due.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// Waits until somebody waits for rows to be published.
+    pub(crate) async fn hurry(&self) {
+        self.hurry.notified().await;
+    }
+
+    /// Tells everybody who waits that rows settled.
+    pub(crate) fn announce(&self) {
+        self.settled.notify_all();
+        self.settled_async.notify_waiters();
+    }
+
+    /// Asks for a flush of all rows recorded so far, and waits until none of them is left. Returns how
+    /// many are.
+    pub(crate) fn flush(&self, timeout: Duration) -> u64 {
+        let deadline = after(timeout);
+        let below = self.begin_flush();
+        self.wait(deadline, || self.settled_below(below))
+            .unwrap_or_else(|| self.buffer().n_left(below))
+    }
+
+    /// As [`Handover::flush`], for async callers. Cancel safe.
+    pub(crate) async fn flush_async(&self, timeout: Duration) -> u64 {
+        let deadline = after(timeout);
+        let below = self.begin_flush();
+        self.wait_async(deadline, || self.settled_below(below))
+            .await
+            .unwrap_or_else(|| self.buffer().n_left(below))
+    }
+
+    fn begin_flush(&self) -> u64 {
+        let mut buffer = self.buffer();
+        let below = buffer.flush();
+        let settled = buffer.is_settled(below);
+        drop(buffer);
+        if !settled {
+            self.due.notify_one();
+            self.hurry.notify_one();
+        }
+        below
+    }
+
+    fn settled_below(&self, below: u64) -> Option<u64> {
+        let buffer = self.buffer();
+        buffer.is_settled(below).then(|| buffer.n_left(below))
+    }
+
+    /// Calls `ready` now and after every change until it gives something, or until the deadline.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            // Read before `ready` looks, so that no change is missed.
+            let n_changes = self.buffer().n_changes();
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let unchanged = |buffer: &mut Buffer| buffer.n_changes() == n_changes;
+            drop(
+                self.settled
+                    .wait_timeout_while(self.buffer(), left, unchanged)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    /// As [`Handover::wait`], for async callers. Cancel safe if `ready` is.
+    pub(crate) async fn wait_async<T>(
+        &self,
+        deadline: Instant,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let mut settled = std::pin::pin!(self.settled_async.notified());
+            // Listens before `ready` looks, so that no change is missed.
+            settled.as_mut().enable();
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            if timeout_at(deadline, settled).await.is_err() {
+                return ready();
+            }
+        }
+    }
+
+    /// Accepts nothing more, and gives what is left until `deadline` to be published. Of several
+    /// deadlines the earliest counts.
+    pub(crate) fn close(&self, deadline: Instant) {
+        self.buffer().close();
+        self.end.send_modify(|end| {
+            *end = Some(end.map_or(deadline, |earlier| earlier.min(deadline)));
+        });
+        self.due.notify_one();
+        self.hurry.notify_one();
+        self.announce();
+    }
+
+    /// Waits until the producer is closed.
+    pub(crate) async fn closed(&self) {
+        // Does not fail: the sender is ours.
+        drop(self.end.subscribe().wait_for(Option::is_some).await);
+    }
+
+    /// Waits until a closed producer's time is up.
+    pub(crate) async fn past_end(&self) {
+        let mut end = self.end.subscribe();
+        loop {
+            let deadline = *end.borrow_and_update();
+            match deadline {
+                None => drop(end.changed().await),
+                Some(deadline) => tokio::select! {
+                    () = sleep_until(deadline) => return,
+                    changed = end.changed() => drop(changed),
+                },
+            }
+        }
+    }
+
+    /// How long a closed producer still has.
+    pub(crate) fn time_left(&self) -> Duration {
+        let end = *self.end.borrow();
+        end.map_or(Duration::ZERO, |end| {
+            end.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Books what is left as lost and tells everybody: the background thread's last act.
+    pub(crate) fn end(&self) {
+        self.buffer().end();
+        self.announce();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use super::*;
+    use crate::{
+        config::tests::{config, size},
+        row::tests::detection,
+    };
+
+    fn handover(overflow: Overflow) -> Arc<Handover> {
+        let mut config = config();
+        config.max_rows = size(50);
+        config.buffer_rows = size(200);
+        config.overflow = overflow;
+        Arc::new(Handover::new(&config))
+    }
+
+    fn record(handover: &Handover, id: i64) -> Result<Recorded, Closed> {
+        handover.record(Row::Detection(detection("c", id)), &mut Patience::default())
+    }
+
+    /// Takes a flight out and publishes it; `false` when there will never be another.
+    async fn publish_one_flight(handover: &Handover) -> bool {
+        if !handover.due().await {
+            return false;
+        }
+        let mut blocks = handover.buffer().take();
+        for block in &mut blocks {
+            for row in block.drain() {
+                handover.buffer().published(row.kind(), 1, row.n_bytes(), 1);
+            }
+        }
+        handover.buffer().recycle(blocks);
+        handover.announce();
+        true
+    }
+
+    #[test]
+    fn the_books_balance_at_every_moment_under_many_threads() {
+        for overflow in [
+            Overflow::DropNewest,
+            Overflow::DropOldest,
+            Overflow::Block(Duration::from_secs(60)),
+        ] {
+            let handover = handover(overflow);
+            let recording = AtomicBool::new(true);
+            thread::scope(|scope| {
+                let recorders: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            for id in 0..5_000 {
+                                record(&handover, id).map(drop).unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_time()
+                        .build()
+                        .unwrap();
+                    runtime.block_on(async { while publish_one_flight(&handover).await {} });
+                    handover.end();
+                });
+                scope.spawn(|| {
+                    while recording.load(Ordering::Relaxed) {
+                        let stats = handover.buffer().stats().clone();
+                        assert!(stats.detections.balances(), "{stats:?}");
+                        assert!(stats.detections.buffered <= 200);
+                    }
+                });
+                for recorder in recorders {
+                    recorder.join().unwrap();
+                }
+                recording.store(false, Ordering::Relaxed);
+                assert_eq!(handover.flush(Duration::from_secs(60)), 0);
+                handover.close(after(Duration::from_secs(60)));
+            });
+            let rows = handover.buffer().stats().detections;
+            assert!(rows.balances());
+            assert_eq!(rows.buffered + rows.dropped_closed + rows.block_timeouts, 0);
+            assert_eq!(
+                rows.published + rows.dropped_oldest + rows.dropped_newest,
+                20_000
+            );
+            assert_eq!(record(&handover, 0), Err(Closed));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_async_caller_waits_for_room_and_no_longer_than_it_said() {
+        let handover = handover(Overflow::Block(Duration::from_secs(3)));
+        let record = async |id| {
+            let row = Row::Detection(detection("c", id));
+            handover.record_async(row, &mut Patience::default()).await
+        };
+        for id in 0..200 {
+            assert_eq!(record(id).await, Ok(Recorded::Accepted));
+        }
+        let begun = Instant::now();
+        assert_eq!(record(200).await, Ok(Recorded::Dropped));
+        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+        assert_eq!(handover.buffer().stats().detections.block_timeouts, 1);
+
+        let (recorded, _) = tokio::join!(record(201), publish_one_flight(&handover));
+        assert_eq!(recorded, Ok(Recorded::Accepted));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_says_how_many_rows_are_left() {
+        let handover = handover(Overflow::DropNewest);
+        for id in 0..3 {
+            record(&handover, id).map(drop).unwrap();
+        }
+        assert_eq!(handover.flush_async(Duration::from_secs(1)).await, 3);
+        let (left, _) = tokio::join!(
+            handover.flush_async(Duration::from_secs(1)),
+            publish_one_flight(&handover)
+        );
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_deadline_ends_a_closed_producer() {
+        let handover = handover(Overflow::DropNewest);
+        let begun = Instant::now();
+        handover.close(after(Duration::from_secs(9)));
+        handover.close(after(Duration::from_secs(2)));
+        handover.close(after(Duration::from_secs(5)));
+        handover.past_end().await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,129 @@
+//! The handle for threads.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use passerby_shared::{Detection, Session, Track};
+
+use crate::{
+    cache::TrackCache,
+    config::ProducerConfig,
+    core::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError},
+    handover::{Patience, Recorded},
+    health::Health,
+    row::Row,
+    stats::Stats,
+};
+
+/// Records rows from any thread and publishes them in the background.
+///
+/// Cheap to clone; the clones share one buffer and one background thread. No method waits for Redis,
+/// except [`flush`](Self::flush) and [`close`](Self::close), and the recording ones under
+/// [`Overflow::Block`](crate::Overflow::Block).
+///
+/// When the last handle is dropped without [`close`](Self::close), what is left has one second to be
+/// published and the drop waits for that; inside an async runtime it does not wait, and a process that
+/// ends meanwhile loses the rows.
+#[derive(Clone)]
+pub struct Producer {
+    core: Arc<Core>,
+}
+
+impl Producer {
+    /// Starts a producer. Redis is connected to in the background: that it is away is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when settings do not go together or there is no thread to be had.
+    pub fn start(config: ProducerConfig) -> Result<Self, StartError> {
+        let core = Core::start(&config)?;
+        Ok(Self { core })
+    }
+
+    /// Records a detection; returns at once.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    pub fn record(&self, detection: Detection) -> Result<Recorded, RecordError> {
+        self.put(Row::Detection(detection))
+    }
+
+    /// Records detections, such as those of a frame. A bad one costs none of its neighbours.
+    ///
+    /// Under [`Overflow::Block`](crate::Overflow::Block) the timeout is one for the whole call.
+    pub fn record_many(&self, detections: impl IntoIterator<Item = Detection>) -> RecordedMany {
+        let mut patience = Patience::default();
+        let mut recorded = RecordedMany::default();
+        for (row_idx, detection) in detections.into_iter().enumerate() {
+            let row = Row::Detection(detection);
+            recorded.count(row_idx, self.core.record(row, &mut patience));
+        }
+        recorded
+    }
+
+    /// Records a snapshot of a track, to be stored. It is not cached by this: see
+    /// [`TrackCache::cache_track`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    pub fn track(&self, track: Track) -> Result<Recorded, RecordError> {
+        self.put(Row::Track(track))
+    }
+
+    /// Records that a session began, what it looks at, or that it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`] names the field that cannot be stored.
+    pub fn session(&self, session: Session) -> Result<Recorded, RecordError> {
+        self.put(Row::Session(session))
+    }
+
+    fn put(&self, row: Row) -> Result<Recorded, RecordError> {
+        self.core.record(row, &mut Patience::default())
+    }
+
+    /// Waits until Redis has acknowledged all rows recorded before this call. Rows that the overflow
+    /// policy drops meanwhile are not waited for; [`Producer::stats`] counts them.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] when rows are left after `timeout`; they are still being published.
+    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        Core::flushed(self.core.handover.flush(timeout))
+    }
+
+    /// Accepts nothing more, publishes what is left, and ends the background thread. Further calls, on
+    /// any handle, give the same result. Of several timeouts the earliest to end counts.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] when rows were left after `timeout`: they are lost, and counted.
+    pub fn close(&self, timeout: Duration) -> Result<Stats, CloseError> {
+        self.core.close(timeout)
+    }
+
+    /// What became of every row so far: a consistent snapshot.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Whether rows get through to Redis.
+    pub fn health(&self) -> Health {
+        self.core.health()
+    }
+
+    /// The track cache.
+    pub fn cache(&self) -> TrackCache {
+        TrackCache::new(self.core.cache.clone())
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
