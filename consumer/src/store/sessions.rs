@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Session, SessionSummary};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, types::Type};
 
 use super::{Store, StoreError, connection::within};
 
@@ -39,7 +39,10 @@ pub(super) async fn join(
         return Ok(());
     }
     let mut wanted: Vec<&str> = session_ids.iter().copied().collect();
-    let held = client.query(JOIN, &[&wanted]).await?;
+    // Typed: in one round trip, and in the packet of BEGIN.
+    let held = client
+        .query_typed(JOIN, &[(&wanted, Type::TEXT_ARRAY)])
+        .await?;
     let summarized: Vec<&str> = held
         .iter()
         .filter(|row| row.get(1))
@@ -92,7 +95,8 @@ pub struct SessionRecord {
     pub summary: Option<SessionSummary>,
 }
 
-const HOLD: &str = "SELECT session_id FROM sessions WHERE session_id = $1 FOR UPDATE";
+const HOLD: &str = "
+SELECT summarized_at IS NOT NULL FROM sessions WHERE session_id = $1 FOR UPDATE";
 
 /// People are the tracks that were reported, and those that detections are on. A track's reported
 /// gender goes before the vote of its detections; a draw is no verdict.
@@ -168,15 +172,26 @@ impl Store {
         &mut self,
         session_id: &str,
     ) -> Result<Option<SessionSummary>, StoreError> {
+        self.summarize(session_id, Existing::Replace).await
+    }
+
+    async fn summarize(
+        &mut self,
+        session_id: &str,
+        existing: Existing,
+    ) -> Result<Option<SessionSummary>, StoreError> {
         let mut connection = self.begin().await?;
         let done = within("summarize a session", self.limit(), async {
             let failed = || StoreError::statement(format!("summarize session `{session_id}`"));
             let transaction = connection.client.transaction().await.map_err(failed())?;
             // A statement of its own: the next one's snapshot then sees what the lock waited for.
-            transaction
-                .execute(HOLD, &[&session_id])
+            let held = transaction
+                .query_opt(HOLD, &[&session_id])
                 .await
                 .map_err(failed())?;
+            if existing == Existing::Keep && held.is_some_and(|row| row.get(0)) {
+                return Ok(None);
+            }
             let row = transaction
                 .query_opt(SUMMARIZE, &[&session_id])
                 .await
@@ -192,7 +207,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the server cannot be reached or refuses.
+    /// The last [`StoreError`] met; the other sessions' summaries are made all the same.
     pub async fn summarize_ended_sessions(&mut self) -> Result<usize, StoreError> {
         let connection = self.begin().await?;
         let done = within("look for ended sessions", self.limit(), async {
@@ -204,10 +219,16 @@ impl Store {
         })
         .await;
         let rows = self.end(connection, done)?;
+        let mut n_summaries = 0;
+        let mut failure = None;
         for row in &rows {
-            self.summarize_session(row.get(0)).await?;
+            // All workers look for ended sessions: one of them makes each summary.
+            match self.summarize(row.get(0), Existing::Keep).await {
+                Ok(made) => n_summaries += usize::from(made.is_some()),
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(rows.len())
+        failure.map_or(Ok(n_summaries), Err)
     }
 
     /// A session, if there is one of that name.
@@ -242,6 +263,13 @@ impl Store {
                 .and_then(|_| summary(&row, 4)),
         }))
     }
+}
+
+/// What to do about a summary that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Keep,
+    Replace,
 }
 
 fn summary(row: &Row, at: usize) -> Option<SessionSummary> {

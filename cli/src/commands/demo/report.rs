@@ -195,8 +195,8 @@ impl Report {
         let entries: u64 = self.producers.iter().map(|camera| camera.entries).sum();
         let bytes: u64 = self.producers.iter().map(|camera| camera.bytes).sum();
         output::line(&format!(
-            "Way:   {} entries of {} bytes in the stream, {} transactions in Postgres, {} track rows \
-             written, {} duplicates suppressed",
+            "Way:   {} entries of {} bytes in the stream, {} transactions in Postgres,\n       {} track \
+             rows written, {} duplicates suppressed",
             n(entries),
             n(bytes),
             n(self.worker.batches),
@@ -255,8 +255,13 @@ async fn print_histogram(store: &mut Store) -> Result<(), Failure> {
         bins.add_once(row.timestamp, (&row.session_id, row.track_id));
     }
     let mut drawn = Vec::new();
-    write_histogram(&mut drawn, "People in view, both cameras", &bins, terminal)
-        .map_err(Failure::new)?;
+    write_histogram(
+        &mut drawn,
+        "People in view of both cameras",
+        &bins,
+        terminal,
+    )
+    .map_err(Failure::new)?;
     output::raw(&String::from_utf8_lossy(&drawn));
     Ok(())
 }
