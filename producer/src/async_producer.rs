@@ -7,9 +7,9 @@ use passerby_shared::{Detection, Session, Track};
 use crate::{
     cache::AsyncTrackCache,
     config::ProducerConfig,
-    core::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError},
     handover::{Patience, Recorded},
     health::Health,
+    lifecycle::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError},
     row::Row,
     stats::Stats,
 };

@@ -17,7 +17,7 @@ pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 /// What a producer needs to know.
 ///
-/// Bytes of rows are those that they take in memory, about 250 for a detection; in an entry the same
+/// Bytes of rows are those that they take in memory, about 200 for a detection; in an entry the same
 /// detection takes about 45.
 #[derive(Debug, Clone)]
 pub struct ProducerConfig {

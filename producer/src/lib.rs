@@ -67,10 +67,10 @@ mod blocks;
 mod buffer;
 mod cache;
 mod config;
-mod core;
 mod flusher;
 mod handover;
 mod health;
+mod lifecycle;
 pub mod metrics;
 mod overflow;
 mod producer;
@@ -88,9 +88,9 @@ pub use crate::{
     async_producer::AsyncProducer,
     cache::{AsyncTrackCache, CacheConfig, CacheError, RecentDetectionsConfig, TrackCache},
     config::{InvalidConfig, MAX_ENTRY_BYTES, ProducerConfig},
-    core::{CloseError, FlushError, RecordError, RecordedMany, StartError},
     handover::Recorded,
     health::{Health, Trouble, TroubleKind},
+    lifecycle::{CloseError, FlushError, RecordError, RecordedMany, StartError},
     overflow::Overflow,
     producer::Producer,
     stats::{CacheStats, LastError, RowStats, Stats},

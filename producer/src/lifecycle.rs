@@ -1,4 +1,4 @@
-//! What the handles of one producer share.
+//! What the handles of one producer share: it is started, takes rows, is closed.
 
 use std::{
     io,

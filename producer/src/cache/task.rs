@@ -12,7 +12,7 @@ use passerby_shared::{
 };
 use redis::{RedisError, RedisResult, Value};
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::queue::{Operation, Shared};
 use crate::config::ProducerConfig;
@@ -38,8 +38,8 @@ pub(crate) struct CacheTask {
     backoff: ExponentialBackoff,
     /// Until then nothing is tried, and reads are answered with nothing.
     down_until: Option<Instant>,
-    /// The log knows of the present trouble.
-    said: bool,
+    /// The log knows that commands are refused.
+    said_refused: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ impl CacheTask {
             shared,
             backoff: BACKOFF.build(),
             down_until: None,
-            said: false,
+            said_refused: false,
         }
     }
 
@@ -152,24 +152,21 @@ impl CacheTask {
         self.link.disconnect();
         let delay = self.backoff.next().unwrap_or(PATIENCE);
         self.down_until = Some(Instant::now() + delay);
-        if !self.said {
-            self.said = true;
-            warn!(error = %ErrorChain(error), "track cache lost: reads give nothing");
-        }
+        // The publisher says it louder, of the same server.
+        debug!(error = %ErrorChain(error), "track cache lost: reads give nothing");
     }
 
     fn refused(&mut self, error: &RedisError) {
-        if !self.said {
-            self.said = true;
-            warn!(error = %ErrorChain(error), "the track cache is refused");
+        if !self.said_refused {
+            self.said_refused = true;
+            warn!(error = %ErrorChain(error), "the track cache is refused: reads may give nothing");
         }
     }
 
     fn recovered(&mut self) {
         if self.down_until.take().is_some() {
-            self.said = false;
             self.backoff = BACKOFF.build();
-            info!("track cache is back");
+            debug!("track cache is back");
         }
     }
 }
