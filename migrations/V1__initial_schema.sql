@@ -67,15 +67,16 @@ CREATE TABLE sessions (
     female        bigint,
     unknown       bigint,
     summarized_at timestamptz,
+    outdated_at   timestamptz,
     CONSTRAINT sessions_pkey PRIMARY KEY (session_id)
 );
 
 COMMENT ON TABLE sessions IS 'One run of a tracker over one source, with its summary once it ended.';
-COMMENT ON COLUMN sessions.people IS 'Unique people (tracks), not rows.';
-COMMENT ON COLUMN sessions.summarized_at IS 'NULL while the summary is missing or out of date.';
+COMMENT ON COLUMN sessions.people IS 'Unique people (tracks), not rows; NULL while the summary is missing or out of date.';
+COMMENT ON COLUMN sessions.outdated_at IS 'When rows last came in after a summary was made.';
 
 CREATE INDEX idx_sessions_unsummarized ON sessions (ended_at)
-    WHERE ended_at IS NOT NULL AND summarized_at IS NULL;
+    WHERE ended_at IS NOT NULL AND people IS NULL;
 
 -- What `passerby ingest` has read into a session. A finished source is never stored again, also
 -- when the ledger has long forgotten its entries.

@@ -6,9 +6,10 @@ use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
     redis_connection::{RedisLink, RedisRecovery},
 };
+use redis::RedisError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{in_flight::InFlight, metrics, store::Settled};
 
@@ -26,7 +27,14 @@ impl Acker {
     ///
     /// An `XACK` that fails is repeated: it is harmless twice. If it never succeeds the entries are
     /// delivered again one day, and the ledger knows them.
-    pub(crate) async fn run(mut self, mut settled: mpsc::Receiver<Settled>) {
+    ///
+    /// # Errors
+    ///
+    /// What Redis said, when an operator must act.
+    pub(crate) async fn run(
+        mut self,
+        mut settled: mpsc::Receiver<Settled>,
+    ) -> Result<(), RedisError> {
         while let Some(first) = settled.recv().await {
             let mut origins = first.into_origins();
             // What else was settled meanwhile goes in the same command.
@@ -40,36 +48,37 @@ impl Acker {
                     .or_default()
                     .push(origin.id);
             }
-            if !self.ack(&by_stream).await {
-                return;
+            if !self.ack(&by_stream).await? {
+                return Ok(());
             }
             self.in_flight.remove(&origins);
             metrics::entries_acked(origins.len());
         }
+        Ok(())
     }
 
     /// Acknowledges; `false` when the grace period ended before it could.
-    async fn ack(&mut self, by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>) -> bool {
+    async fn ack(
+        &mut self,
+        by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
+    ) -> Result<bool, RedisError> {
         let mut backoff = Duration::from_millis(50);
         loop {
             let failure = match self.try_ack(by_stream).await {
-                Ok(()) => return true,
+                Ok(()) => return Ok(true),
                 Err(AckError::Connect(error)) => ErrorChain(&error).to_string(),
                 Err(AckError::Redis(error)) => match self.link.judge(&error) {
                     // Nobody can be told any more, and nobody will deliver these entries again
                     // without creating the group: then the ledger knows them.
-                    RedisRecovery::RecreateGroup => return true,
-                    RedisRecovery::Stop => {
-                        error!(error = %ErrorChain(&error), "entries cannot be acknowledged");
-                        ErrorChain(&error).to_string()
-                    }
+                    RedisRecovery::RecreateGroup => return Ok(true),
+                    RedisRecovery::Stop => return Err(error),
                     _ => ErrorChain(&error).to_string(),
                 },
             };
             warn!(error = failure, "acknowledging failed: trying again");
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
-                () = self.abort.cancelled() => return false,
+                () = self.abort.cancelled() => return Ok(false),
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
@@ -79,16 +88,15 @@ impl Acker {
         &mut self,
         by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
     ) -> Result<(), AckError> {
-        let mut pipe = redis::pipe();
+        let connection = self.link.get().await?;
         for (stream, ids) in by_stream {
-            pipe.cmd("XACK")
+            let _n: u64 = redis::cmd("XACK")
                 .arg(stream.as_ref())
                 .arg(&self.group)
                 .arg(ids)
-                .ignore();
+                .query_async(connection)
+                .await?;
         }
-        let connection = self.link.get().await?;
-        pipe.query_async::<()>(connection).await?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use passerby_shared::{KeyPrefix, redis_connection::RedisUrl};
 
 use crate::{ConsumerName, InvalidConfig, WorkerConfig, store::DatabaseUrl};
@@ -217,17 +217,17 @@ pub struct WorkerArgs {
           value_parser = parse_duration)]
     trim_grace: Duration,
     /// Never remove stored entries from the stream: somebody else does.
-    #[arg(long, env = "PASSERBY_NO_TRIM")]
+    #[arg(long, env = "PASSERBY_NO_TRIM", value_parser = BoolishValueParser::new())]
     no_trim: bool,
     /// Longest time to finish what was read when told to stop.
     #[arg(long, env = "PASSERBY_GRACE_PERIOD", value_name = "TIME", default_value = "25s",
           value_parser = parse_duration)]
     grace_period: Duration,
     /// Stop when nothing is left to do: no new entry, and none pending with any worker.
-    #[arg(long, env = "PASSERBY_DRAIN")]
+    #[arg(long, env = "PASSERBY_DRAIN", value_parser = BoolishValueParser::new())]
     drain: bool,
     /// Do not bring the schema to this program's version at start; stop if it is older.
-    #[arg(long, env = "PASSERBY_NO_MIGRATE")]
+    #[arg(long, env = "PASSERBY_NO_MIGRATE", value_parser = BoolishValueParser::new())]
     no_migrate: bool,
 }
 
@@ -269,6 +269,9 @@ impl TryFrom<WorkerArgs> for WorkerConfig {
     }
 }
 
+/// Longest time that can be typed: sums with the time of day stay far from any limit.
+const MAX_DURATION: Duration = Duration::from_secs(3_653 * 86_400);
+
 /// Reads a time such as `10ms`, `1.5s`, `15m`, `2h`, `3d`.
 ///
 /// # Errors
@@ -290,7 +293,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     let number: f64 = number.trim().parse().map_err(|_| expected())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| expected())
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(time) if time <= MAX_DURATION => Ok(time),
+        Ok(_) => Err(format!("`{text}` is longer than ten years")),
+        Err(_) => Err(expected()),
+    }
 }
 
 #[cfg(test)]

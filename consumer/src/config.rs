@@ -94,6 +94,13 @@ impl WorkerConfig {
                 self.block
             ));
         }
+        if self.block >= self.grace_period {
+            return no(format!(
+                "block ({:?}) must be shorter than grace-period ({:?}): a worker that waits for \
+                 entries looks at shutdown only then",
+                self.block, self.grace_period
+            ));
+        }
         if self.min_idle < Duration::from_millis(100) {
             return no(format!(
                 "min-idle ({:?}) must be at least 100 ms",

@@ -96,7 +96,8 @@ pub(crate) fn decode(batch: &mut BatchBuilder, entry: Delivered) {
     } = entry;
     let Some(fields) = fields else {
         let key = IdempotencyKey::derived_from_entry(&origin.stream, origin.id);
-        let lost = "the entry was trimmed or deleted in Redis before it was stored";
+        let lost = "the entry was trimmed or deleted in Redis while it was pending: unless it was stored \
+                    before that, its rows are lost";
         return dead_letter_entry(
             batch,
             origin,

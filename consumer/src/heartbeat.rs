@@ -1,19 +1,26 @@
 //! Shows that the entries in work are alive, so that nobody claims them.
 //!
+//! Only entries that really are on their way through this worker are kept alive. Another entry may be
+//! pending under its name that it never received, delivered into a connection that broke or handed over
+//! by an operator: that one grows old, and is claimed by the first worker to look, this one perhaps.
+//!
 //! A task of its own with a connection of its own: whatever is slow, it must not be this.
 
 use std::{sync::Arc, time::Duration};
 
-use passerby_shared::{ErrorChain, StreamKey, redis_connection::RedisLink};
+use passerby_shared::{
+    ErrorChain, StreamKey,
+    redis_connection::{RedisLink, RedisRecovery},
+};
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{ConsumerName, in_flight::InFlight};
 
-/// Most entries kept alive in one stream: more than a worker ever holds.
-const MAX_ENTRIES: usize = 10_000;
+/// Entries in one call of the script, which holds up the server for that long.
+const PAGE: usize = 500;
 
 pub(crate) struct Heartbeat {
     pub(crate) link: RedisLink,
@@ -51,35 +58,44 @@ impl Heartbeat {
                 }
             };
             if let Err(error) = self.beat(&mut connection).await {
-                debug!(error = %ErrorChain(&error), "heartbeat failed: trying again");
-                self.link.judge(&error);
+                if self.link.judge(&error) == RedisRecovery::Stop {
+                    warn!(
+                        error = %ErrorChain(&error),
+                        "entries in work cannot be kept alive: others will claim them"
+                    );
+                } else {
+                    debug!(error = %ErrorChain(&error), "heartbeat failed: trying again");
+                }
             }
         }
     }
 
     async fn beat(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let script = Script::new(HEARTBEAT);
         for stream in &self.streams {
-            let _n: u64 = Script::new(HEARTBEAT)
-                .key(stream.as_ref())
-                .arg(&self.group)
-                .arg(self.consumer.as_str())
-                .arg(MAX_ENTRIES)
-                .invoke_async(connection)
-                .await?;
+            for page in self.in_flight.ids_in(stream).chunks(PAGE) {
+                let _n: u64 = script
+                    .key(stream.as_ref())
+                    .arg(&self.group)
+                    .arg(self.consumer.as_str())
+                    .arg(page)
+                    .invoke_async(connection)
+                    .await?;
+            }
         }
         Ok(())
     }
 }
 
-/// Resets the idle time of the consumer's own pending entries, without counting a delivery. The
-/// owner is asked first: a bare `XCLAIM` would steal back what somebody else has claimed meanwhile.
+/// Resets the idle time of entries, without counting a delivery. The owner of each is asked first: a
+/// bare `XCLAIM` would steal back what somebody else has claimed meanwhile.
 const HEARTBEAT: &str = r"
-local own = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], ARGV[2])
-local alive = 0
-for first = 1, #own, 1000 do
-  local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], '0'}
-  for i = first, math.min(first + 999, #own) do claim[#claim + 1] = own[i][1] end
-  claim[#claim + 1] = 'JUSTID'
-  alive = alive + #redis.call(unpack(claim))
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], '0'}
+for i = 3, #ARGV do
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) == 1 then
+    claim[#claim + 1] = ARGV[i]
+  end
 end
-return alive";
+if #claim == 5 then return 0 end
+claim[#claim + 1] = 'JUSTID'
+return #redis.call(unpack(claim))";

@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use passerby_shared::{EntryId, StreamKey};
+
 use crate::batch::Origin;
 
 /// Shared by the reader, who adds, and the acker, who removes.
@@ -30,6 +32,15 @@ impl InFlight {
         for origin in origins {
             set.remove(origin);
         }
+    }
+
+    /// The entries of one stream.
+    pub(crate) fn ids_in(&self, stream: &StreamKey) -> Vec<EntryId> {
+        let set = self.lock();
+        set.iter()
+            .filter(|origin| *origin.stream == *stream)
+            .map(|origin| origin.id)
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -18,7 +18,7 @@ use crate::{
     ConsumerName, group,
     in_flight::InFlight,
     metrics, reclaimer,
-    reply::{self, Delivered, UnexpectedReply},
+    reply::{self, Claimed, Delivered, UnexpectedReply},
     stats::WorkerStats,
 };
 
@@ -133,7 +133,7 @@ impl Reader {
                     let nothing_new = delivered.is_empty();
                     let fresh = self.keep_fresh(delivered);
                     if !fresh.is_empty() {
-                        count = self.count_for(&fresh);
+                        count = self.count_for(&fresh, count);
                         // The decoder is gone only when the worker is being torn down.
                         if entries.send(fresh).await.is_err() {
                             return Ok(());
@@ -188,8 +188,14 @@ impl Reader {
                     cursor,
                     count,
                 );
-                let (next, delivered) = within(BLOCK_SLACK, claiming).await??;
-                *phase = if next != EntryId::MIN {
+                let Claimed {
+                    next,
+                    delivered,
+                    has_nameless,
+                } = within(BLOCK_SLACK, claiming).await??;
+                *phase = if has_nameless {
+                    Phase::HISTORY
+                } else if next != EntryId::MIN {
                     Phase::Claim {
                         stream,
                         cursor: next,
@@ -264,15 +270,21 @@ impl Reader {
         delivered
     }
 
-    /// How many entries to ask for next: about one batch of them, by what the last were like. `COUNT`
-    /// counts entries, and an entry has one row or thousands.
-    fn count_for(&self, delivered: &[Delivered]) -> usize {
-        let n_bytes: usize = delivered.iter().map(Delivered::n_bytes).sum();
-        let mean = (n_bytes / delivered.len()).max(1);
+    /// How many entries to ask for next: about one batch of them, going by the largest of the last
+    /// ones, and never many more than the last time. `COUNT` counts entries, of each stream, and an
+    /// entry has one row or thousands.
+    fn count_for(&self, delivered: &[Delivered], last: usize) -> usize {
+        let largest = delivered
+            .iter()
+            .map(Delivered::n_bytes)
+            .max()
+            .unwrap_or(0)
+            .max(1);
         // A row takes about 40 bytes on the wire.
-        let by_rows = self.batch_rows.get() * 40 / mean;
-        let by_bytes = self.batch_bytes.get() / mean;
-        by_rows.min(by_bytes).clamp(1, MAX_COUNT)
+        let by_rows = self.batch_rows.get() * 40 / largest;
+        let by_bytes = self.batch_bytes.get() / largest;
+        let per_stream = by_rows.min(by_bytes) / self.streams.len();
+        per_stream.clamp(1, MAX_COUNT.min(2 * last))
     }
 
     /// Whether nothing is pending, with whomever.

@@ -14,10 +14,10 @@ use redis::{Value, aio::MultiplexedConnection};
 use crate::{
     ConsumerName,
     reader::ReadError,
-    reply::{self, Delivered},
+    reply::{self, Claimed},
 };
 
-/// Claims a page of the list, from `cursor` on; returns where the next page begins, `0-0` at the end.
+/// Claims a page of the list, from `cursor` on.
 pub(crate) async fn claim_page(
     connection: &mut MultiplexedConnection,
     stream: &Arc<StreamKey>,
@@ -26,7 +26,7 @@ pub(crate) async fn claim_page(
     min_idle: Duration,
     cursor: EntryId,
     count: usize,
-) -> Result<(EntryId, Vec<Delivered>), ReadError> {
+) -> Result<Claimed, ReadError> {
     let value: Value = redis::cmd("XAUTOCLAIM")
         .arg(stream.as_ref())
         .arg(group)

@@ -30,6 +30,16 @@ impl Delivered {
     }
 }
 
+/// A page of the pending entries list, taken over.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Where the next page begins; `0-0` at the end.
+    pub(crate) next: EntryId,
+    pub(crate) delivered: Vec<Delivered>,
+    /// Entries were claimed that are deleted and not named: they are found in the own history.
+    pub(crate) has_nameless: bool,
+}
+
 /// A reply of a shape that the command does not have.
 #[derive(Debug, thiserror::Error)]
 #[error("unexpected reply to {command}: {found}")]
@@ -83,11 +93,12 @@ pub(crate) fn read_reply(
 }
 
 /// Reads the reply of `XAUTOCLAIM`: `[next, [entry…], [deleted ID…]]`, the last from Redis 7 on.
-/// Before, entries deleted meanwhile are nil within the list, without their ID.
+/// Before, entries deleted meanwhile are nil within the list, without their ID, and stay pending with
+/// the claimer.
 pub(crate) fn claim_reply(
     reply: Value,
     stream: &Arc<StreamKey>,
-) -> Result<(EntryId, Vec<Delivered>), UnexpectedReply> {
+) -> Result<Claimed, UnexpectedReply> {
     const COMMAND: &str = "XAUTOCLAIM";
     let Value::Array(items) = reply else {
         return Err(unexpected(COMMAND, &reply));
@@ -99,9 +110,12 @@ pub(crate) fn claim_reply(
     };
     let next = next.ok_or_else(|| unexpected(COMMAND, &Value::Nil))?;
     let mut delivered = Vec::new();
+    let mut has_nameless = false;
     if let Some(Value::Array(entries)) = items.next() {
         for value in entries {
-            if value != Value::Nil {
+            if value == Value::Nil {
+                has_nameless = true;
+            } else {
                 delivered.push(entry(COMMAND, value, stream, true)?);
             }
         }
@@ -123,7 +137,11 @@ pub(crate) fn claim_reply(
             }
         }
     }
-    Ok((next, delivered))
+    Ok(Claimed {
+        next,
+        delivered,
+        has_nameless,
+    })
 }
 
 /// Reads the reply of `XCLAIM`: `[entry…]`, with nil for entries deleted meanwhile before Redis 7.
@@ -216,8 +234,10 @@ mod tests {
     fn deleted_entries_are_found_in_a_claim_of_redis_7() {
         let stream = Arc::new(StreamKey::from_name("s"));
         let reply = parse("*3\r\n$3\r\n0-0\r\n*0\r\n*1\r\n$3\r\n7-0\r\n");
-        let (next, delivered) = claim_reply(reply, &stream).unwrap();
-        assert_eq!(next, EntryId::MIN);
-        assert_eq!(delivered[0].origin.id, EntryId { ms: 7, seq: 0 });
+        let claimed = claim_reply(reply, &stream).unwrap();
+        assert_eq!(claimed.next, EntryId::MIN);
+        assert_eq!(claimed.delivered[0].origin.id, EntryId { ms: 7, seq: 0 });
+        let reply = parse("*2\r\n$3\r\n0-0\r\n*1\r\n*-1\r\n");
+        assert!(claim_reply(reply, &stream).unwrap().has_nameless);
     }
 }

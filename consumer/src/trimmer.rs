@@ -8,6 +8,11 @@ use std::time::Duration;
 use passerby_shared::{EntryId, StreamKey};
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
+/// Most calls of the script at a time, so that trimming a huge stream lets others have their turn.
+const MAX_CALLS: usize = 200;
+/// A call that removes fewer has reached the bound, or is not worth repeating at once.
+const MIN_PROGRESS: u64 = 1_000;
+
 /// `KEYS[1]` the stream; `ARGV[1]` the ID from which on nothing is removed. IDs are compared as
 /// decimal texts, since Lua's numbers are exact only up to 2⁵³. Runs on Redis 6.2 and later.
 const TRIM: &str = r"
@@ -48,9 +53,19 @@ pub(crate) async fn trim(
         ms: now_ms.saturating_sub(grace_ms),
         seq: 0,
     };
-    Script::new(TRIM)
-        .key(stream)
-        .arg(floor)
-        .invoke_async(connection)
-        .await
+    let script = Script::new(TRIM);
+    let mut n_trimmed = 0;
+    // One call removes no more than 100 of the stream's nodes, 10,000 entries by default.
+    for _ in 0..MAX_CALLS {
+        let n: u64 = script
+            .key(stream)
+            .arg(floor)
+            .invoke_async(connection)
+            .await?;
+        n_trimmed += n;
+        if n < MIN_PROGRESS {
+            break;
+        }
+    }
+    Ok(n_trimmed)
 }

@@ -4,7 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use passerby_shared::{ErrorChain, StreamKey, redis_connection::RedisLink};
+use passerby_shared::{
+    ErrorChain, StreamKey,
+    redis_connection::{RedisLink, RedisRecovery},
+};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -17,6 +20,8 @@ use crate::{
 
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 const SUMMARIZE_EVERY: Duration = Duration::from_secs(2);
+/// A session that rows still come into is not counted again and again.
+const QUIET: Duration = Duration::from_secs(5);
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 
 pub(crate) struct Upkeep {
@@ -50,14 +55,14 @@ impl Upkeep {
                     self.store.ensure_partitions_ahead().await,
                 );
             }
-            log_store(
-                "summarize sessions",
-                self.store.summarize_ended_sessions().await,
-            );
             if Instant::now() >= next_trim {
                 next_trim = Instant::now() + TRIM_EVERY;
                 self.trim().await;
             }
+            log_store(
+                "summarize sessions",
+                self.store.summarize_ended_sessions(QUIET).await,
+            );
         }
     }
 
@@ -76,8 +81,11 @@ impl Upkeep {
             match trimmer::trim(connection, stream, grace).await {
                 Ok(n_entries) => metrics::entries_trimmed(n_entries),
                 Err(error) => {
-                    debug!(%stream, error = %ErrorChain(&error), "trimming failed: trying again later");
-                    self.link.judge(&error);
+                    if self.link.judge(&error) == RedisRecovery::Stop {
+                        warn!(%stream, error = %ErrorChain(&error), "this stream cannot be trimmed");
+                    } else {
+                        debug!(%stream, error = %ErrorChain(&error), "trimming failed: trying again later");
+                    }
                 }
             }
         }

@@ -51,6 +51,10 @@ pub enum WorkerError {
     /// Reading failed in a way that waiting does not mend.
     #[error("stopped reading")]
     Read(#[source] ReadError),
+    /// Acknowledging failed in a way that waiting does not mend. What was stored is known to the
+    /// ledger.
+    #[error("stopped acknowledging")]
+    Ack(#[source] RedisError),
     /// Storing failed in a way that waiting does not mend. The entries stay pending.
     #[error("stopped storing")]
     Store(#[from] StoreError),
@@ -59,7 +63,7 @@ pub enum WorkerError {
     Panic(#[source] JoinError),
     /// Told to stop, the worker could not finish in time. The entries stay pending.
     #[error(
-        "{n_entries} entries were not stored within the grace period of {grace_period:?}; they stay pending and will be delivered again"
+        "{n_entries} entries were not settled within the grace period of {grace_period:?}; they stay pending, will be delivered again, and are stored once"
     )]
     Unfinished {
         /// Entries read and not settled.
@@ -75,7 +79,7 @@ impl WorkerError {
         match self {
             Self::Store(error) => error.advice(),
             Self::Connect(error) => Some(redis_advice(error.redis_error())),
-            Self::Prepare { source, .. } => Some(redis_advice(source)),
+            Self::Prepare { source, .. } | Self::Ack(source) => Some(redis_advice(source)),
             Self::Read(ReadError::Redis(error)) => Some(redis_advice(error)),
             _ => None,
         }
@@ -285,11 +289,8 @@ impl Worker {
         }
         drop((settled_tx, batches));
         tasks.spawn(
-            async move {
-                acker.run(settled_rx).await;
-                Ok(())
-            }
-            .instrument(in_span.clone()),
+            async move { acker.run(settled_rx).await.map_err(WorkerError::Ack) }
+                .instrument(in_span.clone()),
         );
         // In a set, too: should this worker be dropped, nothing must keep its entries alive.
         let mut beside = JoinSet::new();
@@ -316,14 +317,11 @@ impl Worker {
                 grace_period: config.grace_period,
             });
         }
-        let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
-        let summarizing = store.summarize_ended_sessions();
-        match tokio::time::timeout(config.grace_period, summarizing).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
+        if config.drain {
+            let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
+            if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {
                 warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
             }
-            Err(_) => warn!("Postgres is slow: the next worker will summarize ended sessions"),
         }
         leave(&config, &streams).await;
         let report = stats.report();

@@ -15,7 +15,10 @@ use passerby_shared::{
 use serde_json::{Value, json};
 
 use super::{Failure, confirm, output, target};
-use crate::render::{Cell, Column, grouped};
+use crate::{
+    render::{Cell, Column, grouped},
+    visible::visible,
+};
 
 /// Look at what could not be stored, and put it back after a fix.
 #[derive(Debug, Args)]
@@ -181,7 +184,7 @@ async fn show(args: ShowArgs) -> Result<(), Failure> {
     }
     for (name, value) in shown.as_object().into_iter().flatten() {
         let text = match value {
-            Value::String(text) => text.clone(),
+            Value::String(text) => visible(text).into_owned(),
             Value::Null => "-".to_owned(),
             other => serde_json::to_string_pretty(other).unwrap_or_default(),
         };
@@ -277,8 +280,8 @@ async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
         not_requeued: args.ids.is_empty(),
         ids: args.ids,
         reason: args.reason,
-        after: 0,
         limit: args.limit,
+        ..DeadLetterFilter::default()
     };
     let found = ops::requeue(&mut target, &mut store, &filter, true)
         .await

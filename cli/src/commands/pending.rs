@@ -9,7 +9,10 @@ use passerby_consumer::{
 };
 
 use super::{Failure, output, target};
-use crate::render::{Cell, Column, Output, grouped};
+use crate::{
+    render::{Cell, Column, Output, grouped},
+    visible::visible,
+};
 
 /// List entries that were delivered and not acknowledged yet.
 #[derive(Debug, Args)]
@@ -59,7 +62,8 @@ pub(crate) async fn run(args: PendingArgs) -> Result<ExitCode, Failure> {
         let count = grouped(held.n_entries);
         output::line(&format!(
             "  {count} with {} on {}",
-            held.consumer, held.stream
+            visible(&held.consumer),
+            visible(&held.stream)
         ));
     }
     if report.total > 0 {

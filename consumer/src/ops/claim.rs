@@ -1,12 +1,21 @@
 //! Takes pending entries over by hand: to be stored at once, or by a worker that is named.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use passerby_shared::{EntryId, StreamKey};
-use redis::Value;
+use redis::{Value, aio::MultiplexedConnection};
 
-use super::{OpsError, PendingFilter, Target, pending};
-use crate::{ConsumerName, batch::BatchBuilder, decoder, group, reply, store::Store};
+use super::{
+    OpsError, PendingFilter, Target,
+    pending::{named, pending},
+};
+use crate::{
+    ConsumerName,
+    batch::{BatchBuilder, Origin},
+    decoder, group,
+    reply::{self, Delivered},
+    store::Store,
+};
 
 /// Entries taken over in one transaction.
 const PAGE: usize = 100;
@@ -20,7 +29,7 @@ pub struct ClaimFilter {
     pub consumer: Option<String>,
     /// Only those idle for so long.
     pub min_idle: Duration,
-    /// At most so many of each stream.
+    /// At most so many of each stream, of those that are not named.
     pub limit: usize,
 }
 
@@ -46,25 +55,25 @@ async fn matching(
     target: &mut Target,
     filter: &ClaimFilter,
 ) -> Result<Vec<(StreamKey, Vec<EntryId>)>, OpsError> {
-    let report = pending(
-        target,
-        &PendingFilter {
-            consumer: filter.consumer.clone(),
-            min_idle: filter.min_idle,
-            limit: filter.limit,
-        },
-    )
-    .await?;
+    let pending_filter = PendingFilter {
+        consumer: filter.consumer.clone(),
+        min_idle: filter.min_idle,
+        limit: filter.limit,
+    };
+    let entries = if filter.ids.is_empty() {
+        pending(target, &pending_filter).await?.entries
+    } else {
+        let ids: BTreeSet<EntryId> = filter.ids.iter().copied().collect();
+        named(target, &pending_filter, &Vec::from_iter(ids)).await?
+    };
     Ok(target
         .streams
         .iter()
         .map(|stream| {
-            let ids = report
-                .entries
+            let ids = entries
                 .iter()
                 .filter(|entry| entry.stream == stream.as_str())
                 .map(|entry| entry.entry_id)
-                .filter(|id| filter.ids.is_empty() || filter.ids.contains(id))
                 .collect();
             (stream.clone(), ids)
         })
@@ -109,16 +118,28 @@ pub async fn claim(
         let stream = Arc::new(stream);
         for page in ids.chunks(PAGE) {
             let connection = target.link.get().await?;
-            let value: Value = redis::cmd("XCLAIM")
-                .arg(stream.as_ref())
-                .arg(&target.group)
-                .arg(consumer.as_str())
-                .arg(millis(filter.min_idle))
-                .arg(page)
-                .query_async(connection)
-                .await
-                .map_err(OpsError::redis("claim entries", &stream))?;
-            let entries = reply::claimed_entries(value, &stream)?;
+            let (page, gone) = split_gone(connection, &stream, page).await?;
+            let mut entries = Vec::new();
+            if !page.is_empty() {
+                let value: Value = redis::cmd("XCLAIM")
+                    .arg(stream.as_ref())
+                    .arg(&target.group)
+                    .arg(consumer.as_str())
+                    .arg(millis(filter.min_idle))
+                    .arg(page)
+                    .query_async(connection)
+                    .await
+                    .map_err(OpsError::redis("claim entries", &stream))?;
+                entries = reply::claimed_entries(value, &stream)?;
+            }
+            entries.extend(gone.into_iter().map(|id| Delivered {
+                origin: Origin {
+                    stream: Arc::clone(&stream),
+                    id,
+                },
+                fields: None,
+                again: true,
+            }));
             if entries.is_empty() {
                 continue;
             }
@@ -173,6 +194,11 @@ pub async fn hand_over(
         report.matched += ids.len();
         for page in ids.chunks(PAGE) {
             let connection = target.link.get().await?;
+            // Entries that are gone stay where they are, for a worker to make dead letters of.
+            let (page, _gone) = split_gone(connection, &stream, page).await?;
+            if page.is_empty() {
+                continue;
+            }
             let claimed: Vec<String> = redis::cmd("XCLAIM")
                 .arg(&stream)
                 .arg(&target.group)
@@ -187,6 +213,30 @@ pub async fn hand_over(
         }
     }
     Ok(report)
+}
+
+/// Splits off the entries that are no longer in the stream. `XCLAIM` forgets such entries silently,
+/// and they are to be dead letters instead.
+async fn split_gone(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    ids: &[EntryId],
+) -> Result<(Vec<EntryId>, Vec<EntryId>), OpsError> {
+    let mut pipe = redis::pipe();
+    for id in ids {
+        pipe.cmd("XRANGE").arg(stream).arg(*id).arg(*id);
+    }
+    let found: Vec<Vec<Value>> = pipe
+        .query_async(connection)
+        .await
+        .map_err(OpsError::redis("look for entries", stream))?;
+    let (there, gone): (Vec<_>, Vec<_>) = ids
+        .iter()
+        .zip(found)
+        .partition(|(_, entries)| !entries.is_empty());
+    let only_ids =
+        |pairs: Vec<(&EntryId, Vec<Value>)>| pairs.into_iter().map(|(id, _)| *id).collect();
+    Ok((only_ids(there), only_ids(gone)))
 }
 
 fn millis(time: Duration) -> u64 {

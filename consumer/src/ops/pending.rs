@@ -1,10 +1,14 @@
 //! The pending entries list, for people: who holds what, for how long, how often delivered.
 
-use passerby_shared::EntryId;
-use redis::{Value, from_redis_value};
+use std::time::Duration;
+
+use passerby_shared::{EntryId, StreamKey};
+use redis::{Cmd, Value, from_redis_value};
 
 use super::{OpsError, Target};
-use std::time::Duration;
+
+/// Entries asked for by name in one pipeline.
+const PAGE: usize = 1_000;
 
 /// Which pending entries.
 #[derive(Debug, Clone, Default)]
@@ -95,34 +99,73 @@ pub async fn pending(
                     }),
             );
 
-        let mut command = redis::cmd("XPENDING");
-        command.arg(stream).arg(&target.group);
-        if !filter.min_idle.is_zero() {
-            command
-                .arg("IDLE")
-                .arg(u64::try_from(filter.min_idle.as_millis()).unwrap_or(u64::MAX));
-        }
-        command
-            .arg("-")
-            .arg("+")
-            .arg(filter.limit.max(1))
-            .arg(filter.consumer.as_deref());
-        let entries: Vec<(String, String, u64, u64)> = command
+        let entries: Vec<Listed> = list(stream, &target.group, filter, None)
             .query_async(connection)
             .await
             .map_err(OpsError::redis("list pending entries", stream))?;
-        for (id, consumer, idle_ms, delivery_count) in entries {
-            let Ok(entry_id) = id.parse() else { continue };
-            let stream = stream.to_string();
-            report.entries.push(PendingEntry {
-                stream,
-                entry_id,
-                consumer,
-                idle_ms,
-                delivery_count,
-            });
-        }
+        let entries = entries.into_iter();
+        report
+            .entries
+            .extend(entries.filter_map(|entry| read(stream, entry)));
     }
     report.entries.sort_by_key(|entry| entry.entry_id);
     Ok(report)
+}
+
+/// Those of `ids` that match, however many others there are before them.
+pub(super) async fn named(
+    target: &mut Target,
+    filter: &PendingFilter,
+    ids: &[EntryId],
+) -> Result<Vec<PendingEntry>, OpsError> {
+    let mut found = Vec::new();
+    let connection = target.link.get().await?;
+    for stream in &target.streams {
+        for page in ids.chunks(PAGE) {
+            let mut pipe = redis::pipe();
+            for id in page {
+                pipe.add_command(list(stream, &target.group, filter, Some(*id)));
+            }
+            let entries: Vec<Vec<Listed>> = pipe
+                .query_async(connection)
+                .await
+                .map_err(OpsError::redis("list pending entries", stream))?;
+            let entries = entries.into_iter().flatten();
+            found.extend(entries.filter_map(|entry| read(stream, entry)));
+        }
+    }
+    Ok(found)
+}
+
+/// ID, consumer, idle time and delivery count, as Redis lists them.
+type Listed = (String, String, u64, u64);
+
+/// Lists the entries that match: all of them, or one.
+fn list(stream: &StreamKey, group: &str, filter: &PendingFilter, id: Option<EntryId>) -> Cmd {
+    let mut command = redis::cmd("XPENDING");
+    command.arg(stream).arg(group);
+    if !filter.min_idle.is_zero() {
+        command
+            .arg("IDLE")
+            .arg(u64::try_from(filter.min_idle.as_millis()).unwrap_or(u64::MAX));
+    }
+    match id {
+        Some(id) => command.arg(id).arg(id).arg(1),
+        None => command.arg("-").arg("+").arg(filter.limit.max(1)),
+    };
+    command.arg(filter.consumer.as_deref());
+    command
+}
+
+fn read(
+    stream: &StreamKey,
+    (id, consumer, idle_ms, delivery_count): Listed,
+) -> Option<PendingEntry> {
+    Some(PendingEntry {
+        stream: stream.to_string(),
+        entry_id: id.parse().ok()?,
+        consumer,
+        idle_ms,
+        delivery_count,
+    })
 }

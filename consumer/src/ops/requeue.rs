@@ -39,6 +39,9 @@ pub async fn requeue(
     let mut report = RequeueReport::default();
     let mut left = filter.limit;
     let mut page_filter = filter.clone();
+    // What a worker refuses again becomes a new letter at once, which is not to be put back by the same
+    // command, again and again.
+    page_filter.up_to = Some(store.last_dead_letter().await?);
     while left > 0 {
         page_filter.limit = left.min(PAGE);
         let letters = store.query_dead_letters(&page_filter).await?;

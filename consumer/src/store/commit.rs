@@ -141,7 +141,10 @@ impl Store {
                     .collect();
                 Ok((Settled { origins }, report))
             }
-            Err(error) => Err(CommitError { error, copying }),
+            Err(error) => {
+                self.partitions.forget();
+                Err(CommitError { error, copying })
+            }
         }
     }
 }

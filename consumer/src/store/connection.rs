@@ -116,12 +116,6 @@ impl Store {
             Err(error) => Err(connection.explain(error)),
         }
     }
-
-    /// The client, for a query whose rows are streamed while the store is borrowed.
-    pub(super) async fn client(&mut self) -> Result<&Client, StoreError> {
-        let connection = self.take_connection().await?;
-        Ok(&self.connection.insert(connection).client)
-    }
 }
 
 impl std::fmt::Debug for Store {

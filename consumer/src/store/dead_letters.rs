@@ -152,6 +152,8 @@ pub struct DeadLetterFilter {
     pub not_requeued: bool,
     /// Only those with a greater number.
     pub after: i64,
+    /// Only those with no greater number.
+    pub up_to: Option<i64>,
     /// At most so many.
     pub limit: i64,
 }
@@ -164,8 +166,9 @@ WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1))
   AND ($2::text IS NULL OR reason = $2)
   AND (NOT $3::boolean OR requeued_at IS NULL)
   AND id > $4
+  AND ($5::bigint IS NULL OR id <= $5)
 ORDER BY id
-LIMIT $5";
+LIMIT $6";
 
 impl Store {
     /// The dead letters that match, oldest first.
@@ -184,16 +187,36 @@ impl Store {
                 reason,
                 not_requeued,
                 after,
+                up_to,
                 limit,
             } = filter;
             connection
                 .client
-                .query(QUERY, &[ids, reason, not_requeued, after, limit])
+                .query(QUERY, &[ids, reason, not_requeued, after, up_to, limit])
                 .await
                 .map_err(StoreError::statement("query `dead_letters`"))
         })
         .await;
         Ok(self.end(connection, done)?.iter().map(from_row).collect())
+    }
+
+    /// The number of the newest dead letter; 0 when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn last_dead_letter(&mut self) -> Result<i64, StoreError> {
+        let connection = self.begin().await?;
+        let done = within("look for the newest dead letter", self.limit(), async {
+            let row = connection
+                .client
+                .query_one("SELECT coalesce(max(id), 0) FROM dead_letters", &[])
+                .await
+                .map_err(StoreError::statement("query `dead_letters`"))?;
+            Ok(row.get(0))
+        })
+        .await;
+        self.end(connection, done)
     }
 
     /// Notes that a dead letter was put back into its stream.

@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// The detections of a span of time, oldest first, as a stream that reads no faster than it is
-    /// polled.
+    /// polled. The stream takes the store's connection along and ends it; the store makes a new one.
     ///
     /// # Errors
     ///
@@ -123,14 +123,18 @@ impl Store {
             params.push(Box::new(limit));
             sql.push_str(&format!("\nLIMIT ${}", params.len()));
         }
-        let rows = self
-            .client()
-            .await?
+        let connection = self.begin().await?;
+        let rows = connection
+            .client
             .query_raw(&sql, params)
             .await
             .map_err(StoreError::statement("query `detections`"))?;
         Ok(rows
-            .and_then(|row| std::future::ready(from_row(&row)))
+            .and_then(move |row| {
+                // Dropping a client ends its connection.
+                let _alive = &connection;
+                std::future::ready(from_row(&row))
+            })
             .map_err(|error| StoreError::statement("read a row of `detections`")(error)))
     }
 

@@ -173,8 +173,9 @@ fn by_sqlstate(db: &DbError) -> Recovery {
         "23514" if db.constraint().is_none() => Recovery::Retry,
         // "cached plan must not change result type" after a migration: a new connection mends it.
         "0A000" if db.message().contains("cached plan") => Recovery::Retry,
-        // Malformed COPY data is class 08 and XX000; it is the row's fault when a line is named.
-        "08P01" | "XX000" if copy::line_of(db).is_some() => Recovery::DeadLetter,
+        // A field of wrong length in COPY data is class 08; it is the row's fault when a line is named.
+        // So may be XX000, which a damaged catalog raises as well: that is for an operator to see.
+        "08P01" if copy::line_of(db).is_some() => Recovery::DeadLetter,
         // Read-only, failed or unknown transactions and statements, and servers going away: another
         // connection, perhaps to another server, will do.
         "25006" | "25P02" | "25P03" | "25P04" | "26000" | "42P05" | "57P01" | "57P02" | "57P03"

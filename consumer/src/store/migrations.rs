@@ -4,6 +4,8 @@
 //! lock of its own, so an advisory lock around its runner makes sure that of ten workers that start
 //! at once one migrates. All pending migrations are one transaction: nothing is ever half done.
 
+use std::time::Duration;
+
 use refinery::Runner;
 use tracing::info;
 
@@ -19,6 +21,9 @@ mod embedded {
 /// Where refinery notes what it has run; not its default name, which another program in the same
 /// schema may use.
 const HISTORY_TABLE: &str = "passerby_schema_history";
+
+/// Longest wait for migrations, those of others included.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// `passerby` in ASCII, cut to 8 bytes: the advisory lock of migrations and partitions.
 pub(super) const MAINTENANCE_LOCK: i64 = 0x7061_7373_6572_6279;
@@ -74,7 +79,8 @@ impl Store {
     async fn migration(&mut self, dry_run: bool) -> Result<MigrationReport, StoreError> {
         let mut connection = self.begin().await?;
         let url = self.url().clone();
-        let done = within("migrate", self.limit(), async {
+        // A migration of a large table takes its time, and so does the wait for another one.
+        let done = within("migrate", MIGRATION_LIMIT, async {
             connection
                 .client
                 .execute("SELECT pg_advisory_lock($1)", &[&MAINTENANCE_LOCK])
@@ -139,6 +145,13 @@ async fn migrate(
             .collect();
         return Ok(MigrationReport { from, to, applied });
     }
+    if from == Some(to) {
+        return Ok(MigrationReport {
+            from,
+            to,
+            applied: Vec::new(),
+        });
+    }
     let report = runner()
         .run_async(&mut connection.client)
         .await
@@ -188,13 +201,17 @@ fn refuse_newer(version: i32) -> Result<(), StoreError> {
 
 /// Tables that stand where ours are to be belong to somebody: say so, and touch nothing.
 async fn refuse_foreign_tables(connection: &mut Connection) -> Result<(), StoreError> {
-    const OURS: [&str; 6] = [
+    const OURS: [&str; 10] = [
         "detections",
+        "detections_default",
         "tracks",
         "sessions",
         "session_sources",
         "ledger",
         "dead_letters",
+        "people",
+        "demographics_by_session",
+        "demographics_by_camera_and_hour",
     ];
     let found = connection
         .client

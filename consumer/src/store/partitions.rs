@@ -2,10 +2,12 @@
 //!
 //! A partition is made as a table of its own and then attached: that takes a SHARE UPDATE EXCLUSIVE
 //! lock on `detections`, which does not wait for a COPY that is under way, where
-//! `CREATE TABLE … PARTITION OF` takes ACCESS EXCLUSIVE and does.
+//! `CREATE TABLE … PARTITION OF` takes ACCESS EXCLUSIVE and does. Attaching takes ACCESS EXCLUSIVE on
+//! the default partition, though, and so waits for queries that look into it, for a bounded time.
 //!
-//! Rows of a day without a partition land in `detections_default`, the quarantine. Days further ahead
-//! than [`DAYS_AHEAD`] are left to it on purpose: they come from cameras with a wrong clock.
+//! Rows of a day without a partition land in `detections_default`, the quarantine; they move into
+//! their partition when it is made. Days further ahead than [`DAYS_AHEAD`] are left to the quarantine
+//! on purpose: they come from cameras with a wrong clock.
 
 use std::collections::BTreeSet;
 
@@ -25,14 +27,24 @@ pub(super) const DAYS_AHEAD: u64 = 7;
 /// fill the catalog.
 const MAX_ON_DEMAND: usize = 1_000;
 
+/// So often is a batch kept waiting for a partition that somebody's lock is in the way of; after that
+/// its rows go to the quarantine.
+const MAX_LOCK_TIMEOUTS: usize = 5;
+
 /// Days that need no further look: their partition exists, or is not to be.
 #[derive(Debug, Default)]
 pub(super) struct KnownPartitions {
     days: BTreeSet<NaiveDate>,
     n_on_demand: usize,
+    n_lock_timeouts: usize,
 }
 
 impl KnownPartitions {
+    /// Forgets which partitions exist: somebody may have dropped one.
+    pub(super) fn forget(&mut self) {
+        self.days.clear();
+    }
+
     pub(super) fn contains_all(&self, days: &BTreeSet<NaiveDate>) -> bool {
         days.is_subset(&self.days)
     }
@@ -54,8 +66,20 @@ impl KnownPartitions {
             if day > horizon || self.n_on_demand >= MAX_ON_DEMAND {
                 warn!(%day, "rows go to the default partition: the day is too far ahead, or too \
                              many partitions were made already");
-            } else if create(connection, day).await? {
-                self.n_on_demand += 1;
+            } else {
+                match create(connection, day).await {
+                    Ok(created) => self.n_on_demand += usize::from(created),
+                    Err(error)
+                        if is_lock_timeout(&error) && self.n_lock_timeouts >= MAX_LOCK_TIMEOUTS =>
+                    {
+                        self.n_lock_timeouts = 0;
+                        warn!(%day, "rows go to the default partition: somebody holds its lock");
+                    }
+                    Err(error) => {
+                        self.n_lock_timeouts += usize::from(is_lock_timeout(&error));
+                        return Err(error);
+                    }
+                }
             }
             self.days.insert(day);
         }
@@ -104,16 +128,12 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
         .await
         .map_err(StoreError::statement("roll back"))?;
     let advice = match error.code() {
-        // Somebody made it while we waited for the lock: a transaction under way does not see that
-        // early enough for IF NOT EXISTS.
-        Some(&SqlState::DUPLICATE_TABLE) => return Ok(false),
-        Some(&SqlState::CHECK_VIOLATION) => {
-            "the default partition already holds rows of this day; they can still be queried"
+        Some(&SqlState::DUPLICATE_TABLE) => {
+            "a table of this name is there and is no partition of detections: attach or rename it"
         }
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             "the role may not create tables: grant CREATE on the schema and ownership of detections"
         }
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => "somebody else holds the lock",
         _ => {
             return Err(StoreError::statement(format!("create partition {table}"))(
                 error,
@@ -127,11 +147,19 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
     Ok(false)
 }
 
+fn is_lock_timeout(error: &StoreError) -> bool {
+    error
+        .db_error()
+        .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
+}
+
 async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
-    Ok(client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
-        .await?
-        .get(0))
+    const IS_ATTACHED: &str = "
+        SELECT EXISTS (
+            SELECT FROM pg_inherits
+            WHERE inhparent = 'detections'::regclass AND inhrelid = to_regclass($1)
+        )";
+    Ok(client.query_one(IS_ATTACHED, &[&table]).await?.get(0))
 }
 
 async fn create_locked(
@@ -143,6 +171,7 @@ async fn create_locked(
         .batch_execute(&format!(
             "BEGIN;
              SET LOCAL lock_timeout = '2s';
+             SET LOCAL statement_timeout = '30s';
              SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK})"
         ))
         .await?;
@@ -153,6 +182,13 @@ async fn create_locked(
         client
             .batch_execute(&format!(
                 "CREATE TABLE {table} (LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE);
+                 LOCK TABLE detections_default IN ACCESS EXCLUSIVE MODE;
+                 WITH moved AS (
+                     DELETE FROM detections_default
+                     WHERE timestamp >= '{day} 00:00:00+00' AND timestamp < '{next} 00:00:00+00'
+                     RETURNING *
+                 )
+                 INSERT INTO {table} SELECT * FROM moved;
                  ALTER TABLE detections ATTACH PARTITION {table}
                      FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"
             ))

@@ -1,11 +1,13 @@
 //! Sessions and their summaries.
 //!
 //! A transaction that writes rows of a session holds its row in `sessions` FOR KEY SHARE until it
-//! ends; making the summary takes the row FOR UPDATE first. So a summary waits for the rows that are
-//! being committed, and rows that come after it mark it as out of date: it counts everything that is
-//! stored, whatever the order of commits.
+//! ends. Making a summary takes three steps: it takes the row FOR UPDATE for a moment, which waits for
+//! the rows that are being committed, and leaves a mark; it counts, holding nothing; and it notes the
+//! result if its mark still stands. Rows that come after the mark wipe it out, and the result with it:
+//! a summary counts everything that is stored, whatever the order of commits, and no writer waits for
+//! the counting.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Session, SessionSummary};
@@ -27,7 +29,9 @@ ORDER BY session_id
 ON CONFLICT (session_id) DO NOTHING";
 
 const MARK_OUT_OF_DATE: &str = "
-UPDATE sessions SET summarized_at = NULL WHERE session_id = ANY($1)";
+UPDATE sessions
+SET summarized_at = NULL, people = NULL, outdated_at = now()
+WHERE session_id = ANY($1)";
 
 /// Joins the sessions that a transaction writes rows of: makes those that do not exist, holds all of
 /// them, and marks finished summaries as out of date.
@@ -68,7 +72,8 @@ ON CONFLICT (session_id) DO UPDATE
 SET source        = coalesce(excluded.source, s.source),
     started_at    = coalesce(excluded.started_at, s.started_at),
     ended_at      = coalesce(excluded.ended_at, s.ended_at),
-    summarized_at = CASE WHEN excluded.ended_at IS NULL THEN s.summarized_at END";
+    summarized_at = CASE WHEN excluded.ended_at IS NULL THEN s.summarized_at END,
+    people        = CASE WHEN excluded.ended_at IS NULL THEN s.people END";
 
 pub(super) async fn announce(
     client: &Client,
@@ -95,8 +100,13 @@ pub struct SessionRecord {
     pub summary: Option<SessionSummary>,
 }
 
-const HOLD: &str = "
-SELECT summarized_at IS NOT NULL FROM sessions WHERE session_id = $1 FOR UPDATE";
+const IS_SUMMARIZED: &str = "
+SELECT people IS NOT NULL FROM sessions WHERE session_id = $1 FOR UPDATE";
+
+const MARK: &str = "
+UPDATE sessions SET summarized_at = clock_timestamp(), people = NULL
+WHERE session_id = $1
+RETURNING summarized_at";
 
 /// People are the tracks that were reported, and those that detections are on. A track's reported
 /// gender goes before the vote of its detections; a draw is no verdict.
@@ -131,12 +141,16 @@ SET detections    = (SELECT count(*) FROM rows),
     started_at    = coalesce(started_at, (SELECT min(timestamp) FROM rows)),
     ended_at      = coalesce(ended_at, (SELECT max(timestamp) FROM rows), now()),
     summarized_at = now()
-WHERE session_id = $1
+WHERE session_id = $1 AND summarized_at = $2
 RETURNING detections, people, male, female, unknown";
 
+/// A mark without a result is that of somebody who is counting, or died of it.
 const UNSUMMARIZED: &str = "
 SELECT session_id FROM sessions
-WHERE ended_at IS NOT NULL AND summarized_at IS NULL
+WHERE ended_at IS NOT NULL
+  AND people IS NULL
+  AND (summarized_at IS NULL OR summarized_at < now() - interval '2 minutes')
+  AND (outdated_at IS NULL OR outdated_at <= now() - $1 * interval '1 second')
 ORDER BY ended_at
 LIMIT 100";
 
@@ -163,7 +177,8 @@ impl Store {
 
     /// Makes a session's summary from what is stored, and notes its end if nobody has.
     ///
-    /// Returns `None` when there is no such session.
+    /// Returns `None` when there is no such session, or when rows came in while it was counted: the
+    /// next worker to look makes its summary.
     ///
     /// # Errors
     ///
@@ -184,16 +199,26 @@ impl Store {
         let done = within("summarize a session", self.limit(), async {
             let failed = || StoreError::statement(format!("summarize session `{session_id}`"));
             let transaction = connection.client.transaction().await.map_err(failed())?;
-            // A statement of its own: the next one's snapshot then sees what the lock waited for.
+            transaction.batch_execute(LIMITS).await.map_err(failed())?;
             let held = transaction
-                .query_opt(HOLD, &[&session_id])
+                .query_opt(IS_SUMMARIZED, &[&session_id])
                 .await
                 .map_err(failed())?;
             if existing == Existing::Keep && held.is_some_and(|row| row.get(0)) {
                 return Ok(None);
             }
+            let marked = transaction
+                .query_opt(MARK, &[&session_id])
+                .await
+                .map_err(failed())?;
+            transaction.commit().await.map_err(failed())?;
+            let Some(mark) = marked.map(|row| row.get::<_, DateTime<Utc>>(0)) else {
+                return Ok(None);
+            };
+            let transaction = connection.client.transaction().await.map_err(failed())?;
+            transaction.batch_execute(LIMITS).await.map_err(failed())?;
             let row = transaction
-                .query_opt(SUMMARIZE, &[&session_id])
+                .query_opt(SUMMARIZE, &[&session_id, &mark])
                 .await
                 .map_err(failed())?;
             transaction.commit().await.map_err(failed())?;
@@ -203,17 +228,18 @@ impl Store {
         self.end(connection, done)
     }
 
-    /// Makes the summaries of sessions that have ended, and returns how many.
+    /// Makes the summaries of sessions that have ended and had no new rows for `quiet`, and returns
+    /// how many.
     ///
     /// # Errors
     ///
     /// The last [`StoreError`] met; the other sessions' summaries are made all the same.
-    pub async fn summarize_ended_sessions(&mut self) -> Result<usize, StoreError> {
+    pub async fn summarize_ended_sessions(&mut self, quiet: Duration) -> Result<usize, StoreError> {
         let connection = self.begin().await?;
         let done = within("look for ended sessions", self.limit(), async {
             connection
                 .client
-                .query(UNSUMMARIZED, &[])
+                .query(UNSUMMARIZED, &[&quiet.as_secs_f64()])
                 .await
                 .map_err(StoreError::statement("look for ended sessions"))
         })
@@ -264,6 +290,9 @@ impl Store {
         }))
     }
 }
+
+/// What the client gives up after, the server is not to go on with.
+const LIMITS: &str = "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'";
 
 /// What to do about a summary that is there already.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -61,7 +61,8 @@ const FIND: &str = "
 SELECT digest, name, camera_id, channel_id, fps, start_time, n_rows
 FROM session_sources
 WHERE session_id = $1 AND (digest = $2 OR (name = $3 AND camera_id = $4))
-ORDER BY digest = $2 DESC";
+ORDER BY digest = $2 DESC
+LIMIT 1";
 
 const FINISH: &str = "
 UPDATE session_sources SET n_rows = $3, finished_at = now()
@@ -95,29 +96,34 @@ impl Store {
                 ..
             } = source;
             let digest = source.digest.as_slice();
-            let rows = connection
-                .client
-                .query(FIND, &[session_id, &digest, name, camera_id])
-                .await
-                .map_err(failed())?;
-            let Some(row) = rows.first() else {
-                let noted = connection
-                    .client
-                    .execute(
-                        NOTE,
-                        &[
-                            session_id, &digest, name, camera_id, channel_id, fps, start_time,
-                        ],
-                    )
+            let client = &connection.client;
+            let find = async || {
+                client
+                    .query_opt(FIND, &[session_id, &digest, name, camera_id])
                     .await
-                    .map_err(failed())?;
-                if noted == 1 {
-                    return Ok(SourceState::New);
+            };
+            let row = match find().await.map_err(failed())? {
+                Some(row) => row,
+                None => {
+                    let noted = connection
+                        .client
+                        .execute(
+                            NOTE,
+                            &[
+                                session_id, &digest, name, camera_id, channel_id, fps, start_time,
+                            ],
+                        )
+                        .await
+                        .map_err(failed())?;
+                    if noted == 1 {
+                        return Ok(SourceState::New);
+                    }
+                    // Somebody else noted it in between, perhaps in another way.
+                    match find().await.map_err(failed())? {
+                        Some(row) => row,
+                        None => return Ok(SourceState::New),
+                    }
                 }
-                // Somebody else noted it in between.
-                return Ok(SourceState::Begun {
-                    start_time: *start_time,
-                });
             };
             let stored = SourceRecord {
                 session_id: session_id.clone(),

@@ -1,12 +1,12 @@
 //! Tracks: the newest snapshot of each stands in the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Track, TrackId, TrajectoryPoint};
 use tokio_postgres::{Client, Row};
 
-use super::{Store, StoreError, connection::within};
+use super::{Store, StoreError, connection::within, sessions};
 
 /// Newer is the later `end_time`, then the greater `detection_count`: [`Track::merge`] in SQL. What
 /// is older than the table, or equal to it, changes nothing.
@@ -142,14 +142,19 @@ impl Store {
                 .map_err(|source| StoreError::Invalid { row_idx, source })?;
         }
         let merged = merged(tracks);
+        let session_ids: BTreeSet<&str> = merged.iter().map(|t| &*t.session_id).collect();
         let connection = self.begin().await?;
         let done = within("upsert tracks", self.limit(), async {
-            upsert(&connection.client, &merged)
+            let failed =
+                || StoreError::statement(format!("upsert {} rows into `tracks`", merged.len()));
+            let client = &connection.client;
+            client.batch_execute("BEGIN").await.map_err(failed())?;
+            sessions::join(client, &session_ids)
                 .await
-                .map_err(StoreError::statement(format!(
-                    "upsert {} rows into `tracks`",
-                    merged.len()
-                )))
+                .map_err(failed())?;
+            let n_rows = upsert(client, &merged).await.map_err(failed())?;
+            client.batch_execute("COMMIT").await.map_err(failed())?;
+            Ok(n_rows)
         })
         .await;
         self.end(connection, done)

@@ -169,7 +169,7 @@ async fn settle(cameras: &[CameraBooks], store: &mut Store) -> Result<(), Failur
     }
     loop {
         store
-            .summarize_ended_sessions()
+            .summarize_ended_sessions(Duration::ZERO)
             .await
             .map_err(Failure::store)?;
         let mut n_summaries = 0;

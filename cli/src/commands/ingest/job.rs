@@ -23,8 +23,6 @@ use crate::ingest::{FrameRate, LineError, Pacer, Source, SourceParams, Speed, ch
 
 /// A track that has not been seen for so long is over, and no longer kept in memory.
 const TRACK_MEMORY: TimeDelta = TimeDelta::minutes(10);
-/// How long to wait for workers that store nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
@@ -39,6 +37,7 @@ pub(crate) struct Job {
     pub(crate) batch_rows: usize,
     pub(crate) flush_interval: Duration,
     pub(crate) strict: bool,
+    pub(crate) wait: Duration,
 }
 
 /// Hears how a job gets on.
@@ -137,12 +136,12 @@ impl Job {
         for chunk in source.chunks(params(record, self.fps))? {
             let chunk = chunk?;
             for error in &chunk.errors {
-                watch.bad_line(error);
-                summary.bad_lines += 1;
                 if self.strict {
                     return Err(anyhow!("{error}")
                         .context("stopped at the first bad line, as --strict asks"));
                 }
+                watch.bad_line(error);
+                summary.bad_lines += 1;
             }
             summary.clamped += chunk.n_clamped;
             summary.rows += chunk.rows.len() as u64;
@@ -180,7 +179,7 @@ impl Job {
         sink: &mut Sink,
         summary: &mut FileSummary,
     ) -> anyhow::Result<Outcome> {
-        let settled = sink.settle(PATIENCE).await?;
+        let settled = sink.settle(self.wait).await?;
         if let Sink::Stream(_) = sink {
             if !settled {
                 return Ok(Outcome::InStream);
@@ -192,9 +191,6 @@ impl Job {
         };
         let n_rows = i64::try_from(summary.rows).unwrap_or(i64::MAX);
         store
-            .finish_source(&record.session_id, &record.digest, n_rows)
-            .await?;
-        store
             .announce_session(&Session {
                 session_id: record.session_id.clone(),
                 started_at: None,
@@ -203,6 +199,10 @@ impl Job {
             })
             .await?;
         summary.people = store.summarize_session(&record.session_id).await?;
+        // Last: whoever was stopped before this runs to the session's end again.
+        store
+            .finish_source(&record.session_id, &record.digest, n_rows)
+            .await?;
         Ok(Outcome::Stored)
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, path::PathBuf, process::ExitCode, time::Duratio
 use chrono::{DateTime, Utc};
 use clap::Args;
 use passerby_consumer::{
-    args::{DatabaseArgs, RedisArgs},
+    args::{DatabaseArgs, RedisArgs, parse_duration},
     store::Store,
 };
 use passerby_shared::redis_connection::{RedisLink, RedisTimeouts};
@@ -57,6 +57,9 @@ pub(crate) struct IngestArgs {
     /// Send rows through the Redis Stream, to be stored by workers, instead of straight to Postgres.
     #[arg(long, requires = "db_enable")]
     redis_enable: bool,
+    /// With --redis-enable: how long to wait for workers while they store nothing.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    wait: Duration,
     /// Camera of lines that name none [default: the file's name up to its first dot].
     #[arg(long, value_name = "ID")]
     camera_id: Option<String>,
@@ -117,6 +120,7 @@ pub(crate) async fn run(args: IngestArgs) -> Result<ExitCode, Failure> {
             batch_rows: args.db_batch_size as usize,
             flush_interval: Duration::from_millis(args.db_flush_interval_ms),
             strict: args.strict,
+            wait: args.wait,
         };
         let mut watch = FileProgress::new(&path.display().to_string());
         let summary = job.run(&mut sink, &mut watch, &stop).await;
