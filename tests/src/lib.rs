@@ -1,1 +1,33 @@
-//! Tests.
+//! What the integration tests and the benchmarks stand on: real servers, real faults.
+//!
+//! A test gets an [`Env`]: a key prefix of its own in a Redis and a database of its own in a Postgres
+//! that all tests of the process share, both private and started when first needed. A [`FaultProxy`]
+//! before either of them breaks connections at a chosen place of the conversation. The worker under
+//! test is the library's, as a task that can be crashed ([`RunningWorker`]), or the binary
+//! ([`WorkerBinary`]).
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    reason = "what fails here fails a test"
+)]
+
+mod cli;
+mod env;
+mod eventually;
+mod fault_proxy;
+pub mod fixtures;
+mod own_redis;
+mod program;
+mod servers;
+mod worker;
+mod worker_binary;
+
+pub use cli::{Output, Passerby, RunningPasserby};
+pub use env::{Env, GROUP};
+pub use eventually::{eventually, stays};
+pub use fault_proxy::{Direction, Fault, FaultProxy};
+pub use own_redis::OwnRedis;
+pub use servers::Servers;
+pub use worker::RunningWorker;
+pub use worker_binary::{Finished, WorkerBinary};

@@ -1,0 +1,143 @@
+use std::{
+    env,
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Env, GROUP, eventually, servers::blocking};
+
+/// The program `passerby-worker`, running. It is killed when dropped.
+#[derive(Debug)]
+pub struct WorkerBinary {
+    child: Child,
+    stderr: File,
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote on stderr.
+    pub stderr: String,
+}
+
+impl WorkerBinary {
+    /// Starts it with these arguments, and with nothing of the environment that it reads.
+    pub async fn start(args: &[&str]) -> Self {
+        let path = blocking(path).await;
+        let mut command = Command::new(path);
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("PASSERBY_") || text == "REDIS_URL" || text == "DATABASE_URL" {
+                command.env_remove(name);
+            }
+        }
+        let stderr = unnamed_file();
+        let child = command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, stderr }
+    }
+
+    /// Starts it on a test's stream and database, with further arguments, which win.
+    pub async fn start_on(test: &Env, args: &[&str]) -> Self {
+        let redis_url = test.redis_url();
+        let database_url = test.servers.postgres_url(test.database());
+        let prefix = test.key_prefix().to_string();
+        let ours = [
+            ("--redis-url", redis_url.expose()),
+            ("--database-url", &database_url),
+            ("--key-prefix", &prefix),
+            ("--group", GROUP),
+            ("--block", "50ms"),
+        ];
+        let ours = ours
+            .into_iter()
+            .filter(|(name, _)| !args.contains(name))
+            .flat_map(|(name, value)| [name, value]);
+        let args: Vec<&str> = ours.chain(args.iter().copied()).collect();
+        Self::start(&args).await
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn finished(mut self) -> Finished {
+        let mut status = None;
+        eventually("the program ends", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        Finished {
+            code: status.and_then(|status| status.code()),
+            stderr: self.stderr(),
+        }
+    }
+
+    /// What it has written on stderr so far.
+    pub fn stderr(&self) -> String {
+        // The position is shared with the program, which is about to write there.
+        let mut text = vec![0; 64 * 1024];
+        let n_bytes = self.stderr.read_at(&mut text, 0).unwrap();
+        String::from_utf8_lossy(&text[..n_bytes]).into_owned()
+    }
+}
+
+impl Drop for WorkerBinary {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A file that nobody else can find and that goes with its last handle: a pipe nobody empties would
+/// stop the program.
+fn unnamed_file() -> File {
+    tempfile::tempfile().unwrap()
+}
+
+/// The program, built from the sources as they are. Cargo builds the programs of a package only for
+/// the package's own tests.
+fn path() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        // The same features as everything else in the workspace, or half of it would be built anew.
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--workspace",
+                "--bin",
+                "passerby-worker",
+                "--quiet",
+            ])
+            .args(["--message-format", "json"])
+            .args((!cfg!(debug_assertions)).then_some("--release"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "build passerby-worker: {stdout}");
+        stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "passerby-worker")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo says where it put the program")
+    })
+}

@@ -1,0 +1,219 @@
+use passerby_consumer::{
+    ops::{self, Target},
+    store::DeadLetterFilter,
+};
+use passerby_shared::{
+    Detection,
+    redis_connection::{RedisLink, RedisTimeouts},
+    wire,
+};
+use passerby_tests::{
+    Env, GROUP,
+    fixtures::{detection, detections, key},
+};
+
+/// Fails if rows, ledger keys and dead letters were written by more than one transaction.
+async fn assert_one_transaction(env: &Env) {
+    let n_transactions: i64 = env
+        .value(
+            "SELECT count(*) FROM (SELECT xmin::text FROM detections
+                             UNION SELECT xmin::text FROM ledger
+                             UNION SELECT xmin::text FROM dead_letters) AS transactions",
+        )
+        .await;
+    assert_eq!(n_transactions, 1);
+}
+
+fn spoilt(id: i64, spoil: impl FnOnce(&mut Detection)) -> Detection {
+    let mut detection = detection(id);
+    spoil(&mut detection);
+    detection
+}
+
+/// Ten rows, of which 3, 5 and 9 cannot be stored.
+fn with_bad_rows() -> Vec<Detection> {
+    let mut rows = detections(0..10);
+    rows[3] = spoilt(3, |d| d.confidence = Some(1.5));
+    rows[5] = spoilt(5, |d| d.bbox_width = -1.0);
+    rows[9] = spoilt(9, |d| d.bbox_x = f32::NAN);
+    rows
+}
+
+const BAD_ROWS: [&str; 3] = [
+    "invalid-row 3: confidence: 1.5 is outside 0…1",
+    "invalid-row 5: bbox_width: -1 is negative",
+    "invalid-row 9: bbox_x: NaN is not a finite number",
+];
+
+#[tokio::test]
+async fn bad_rows_are_dead_lettered_by_name_and_their_neighbours_stored() {
+    let env = Env::start().await;
+    env.publish(&with_bad_rows()).await;
+    env.publish(&detections(10..20)).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (17, 3));
+    assert_eq!(env.n_rows().await, 17);
+    assert_eq!(env.dead_letter_texts().await, BAD_ROWS);
+    assert_one_transaction(&env).await;
+    assert_eq!(env.n_pending().await, 0);
+}
+
+#[tokio::test]
+async fn bad_rows_of_strangers_are_named_the_same_way() {
+    let env = Env::start().await;
+    let mut payload = Vec::new();
+    wire::encode_plain_detections(&with_bad_rows(), &mut payload);
+    env.publish_entry(&[("p", &payload)]).await;
+
+    env.run_worker_drain().await;
+
+    assert_eq!(env.n_rows().await, 7);
+    assert_eq!(env.dead_letter_texts().await, BAD_ROWS);
+}
+
+#[tokio::test]
+async fn bad_rows_delivered_again_are_dead_lettered_once() {
+    let env = Env::start().await;
+    env.publish_as(key(1), &with_bad_rows()).await;
+    env.run_worker_drain().await;
+    env.publish_as(key(1), &with_bad_rows()).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.duplicates, report.dead_letters), (1, 0));
+    assert_eq!(env.n_rows().await, 7);
+    assert_eq!(env.dead_letters().await.len(), 3);
+}
+
+#[tokio::test]
+async fn entries_that_cannot_be_read_are_dead_lettered_and_the_stream_goes_on() {
+    let env = Env::start().await;
+    let mut payload = Vec::new();
+    wire::encode_detections(&detections(0..10), &mut payload);
+    env.publish(&detections(0..10)).await;
+    env.publish_entry(&[("v", b"3"), ("k", b"d"), ("p", &payload)])
+        .await;
+    env.publish_entry(&[("v", b"one"), ("p", &payload)]).await;
+    env.publish_entry(&[("v", b"1"), ("k", b"x"), ("p", &payload)])
+        .await;
+    env.publish_entry(&[("v", b"1"), ("i", b"short"), ("p", &payload)])
+        .await;
+    env.publish_entry(&[("v", b"1"), ("k", b"d")]).await;
+    env.publish_entry(&[("p", b"\xc1\xff\0garbage")]).await;
+    env.publish_entry(&[("p", &payload[..payload.len() / 2])])
+        .await;
+    env.publish_entry(&[("p", b"\x83")]).await;
+    env.publish_entry(&[("hello", b"world")]).await;
+    env.publish(&detections(10..20)).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (20, 9));
+    let texts = env.dead_letter_texts().await;
+    let expected = [
+        "wire version 3 is newer than this worker",
+        "`one` is no wire version",
+        "kind `x` is none of d, t, s",
+        "the idempotency key has 5 bytes",
+        "the entry has no payload: field `p` is missing",
+        "", // whatever garbage is called
+        "", // and a payload cut in half
+        "",
+        "the entry has no payload: field `p` is missing",
+    ];
+    for (text, expected) in texts.iter().zip(expected) {
+        let message = text
+            .strip_prefix("undecodable: ")
+            .unwrap_or_else(|| panic!("{text}"));
+        assert!(message.starts_with(expected), "{message}");
+        assert!(!message.is_empty());
+    }
+    let kept = &env.dead_letters().await[8].fields;
+    assert_eq!(kept, &[(b"hello".to_vec(), b"world".to_vec())]);
+    assert_one_transaction(&env).await;
+    env.assert_settled_once(20).await;
+}
+
+#[tokio::test]
+async fn a_row_that_only_postgres_refuses_is_dead_lettered_alone() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000)")
+        .await;
+    env.publish(&detections(0..10)).await;
+    let mut rows = with_bad_rows(); // 3, 5 and 9 are bad in themselves
+    for id in [0, 4, 8] {
+        rows[id].bbox_height = 5_000.0;
+    }
+    env.publish(&rows).await;
+    env.publish(&[spoilt(20, |d| d.bbox_height = 5_000.0)])
+        .await;
+    env.publish(&detections(21..30)).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (23, 7));
+    let letters = env.dead_letter_texts().await;
+    let refused = |row_idx: usize| {
+        format!(
+            "refused {row_idx}: new row for relation \"detections_p{}\" violates check constraint \
+             \"no_giants\"",
+            passerby_tests::fixtures::MIDNIGHT.format("%Y%m%d")
+        )
+    };
+    let expected = [
+        refused(0),
+        BAD_ROWS[0].to_owned(),
+        refused(4),
+        BAD_ROWS[1].to_owned(),
+        refused(8),
+        BAD_ROWS[2].to_owned(),
+        refused(0),
+    ];
+    assert_eq!(letters, expected);
+    for letter in env.dead_letters().await {
+        let sqlstate = (letter.reason == "refused").then_some("23514");
+        assert_eq!(letter.sqlstate.as_deref(), sqlstate);
+    }
+    assert_eq!(env.n_pending().await, 0);
+    assert_one_transaction(&env).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_put_back_twice_is_stored_once() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000)")
+        .await;
+    let mut rows = detections(0..10);
+    rows[6].bbox_height = 5_000.0;
+    env.publish(&rows).await;
+    env.run_worker_drain().await;
+    assert_eq!(env.n_rows().await, 9);
+    env.execute("ALTER TABLE detections DROP CONSTRAINT no_giants")
+        .await;
+
+    let mut target = Target {
+        link: RedisLink::new(env.redis_url(), RedisTimeouts::default()),
+        streams: vec![env.stream()],
+        group: GROUP.to_owned(),
+    };
+    let all = DeadLetterFilter {
+        limit: 100,
+        ..DeadLetterFilter::default()
+    };
+    let mut store = env.store().await;
+    for _ in 0..2 {
+        let report = ops::requeue(&mut target, &mut store, &all, false)
+            .await
+            .unwrap();
+        assert_eq!((report.matched, report.requeued), (1, 1));
+        env.run_worker_drain().await;
+    }
+
+    let height: f32 = env
+        .value("SELECT bbox_height FROM detections WHERE detection_id = 6")
+        .await;
+    assert!((height - 5_000.0).abs() < f32::EPSILON);
+    env.assert_settled_once(10).await;
+}

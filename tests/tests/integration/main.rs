@@ -1,0 +1,25 @@
+//! Passerby's promises, each against real servers: a module for each promise, a test for each way to
+//! break it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod ack_follows_commit;
+mod bad_input_is_explained;
+mod bad_rows_cost_no_neighbours;
+mod commands_explain_bad_input;
+mod demo_stores_every_detection;
+mod detections_are_small_in_redis;
+mod entries_of_the_dead_are_taken_over;
+mod ingest_stores_nothing_twice;
+mod memory_is_bounded;
+mod migrations_run_once;
+mod newest_track_wins;
+mod nothing_accepted_is_lost;
+mod nothing_is_stored_twice;
+mod operators_commands;
+mod partitions_are_there_when_needed;
+mod queries_answer;
+mod sessions_count_people;
+mod stopping_is_graceful;
+mod store_keeps_what_it_is_given;
+mod strangers_need_one_command;
+mod streams_are_trimmed_safely;
