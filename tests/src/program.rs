@@ -13,10 +13,18 @@ pub(crate) fn build(name: &str) -> PathBuf {
     // What cargo tells this process of its package is not about what is built: a build script that
     // asks for it (that of ring does) would run anew each time, here and in the next `cargo test`, and
     // with it half of the dependencies.
-    let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+    let of_this_package = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_CRATE_",
+        "CARGO_BIN_",
+    ];
     for (variable, _) in env::vars_os() {
         let text = variable.to_string_lossy();
-        if of_this_package.iter().any(|prefix| text.starts_with(prefix)) {
+        if of_this_package
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             cargo.env_remove(variable);
         }
     }

@@ -22,7 +22,10 @@ async fn every_detection_is_stored_and_the_servers_go() {
     let demo = Passerby::alone().with("TMPDIR", folder.path().to_str().unwrap());
 
     let running = demo.start(&["demo", "--speed", "0", "--json"]).await;
-    eventually("both servers run", async || n_processes_in(folder.path()) >= 2).await;
+    eventually("both servers run", async || {
+        n_processes_in(folder.path()) >= 2
+    })
+    .await;
     let report = running.finished().await.json();
 
     assert_eq!(report["accepted"], 2_522 + 222);

@@ -14,10 +14,7 @@ const CAMPUS: &str = concat!(
     "/../cli/data/TUD-Campus.mot.txt"
 );
 /// 2,522 detections: 26 entries.
-const STREET: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../cli/data/vtest-hog.mot.txt"
-);
+const STREET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/data/vtest-hog.mot.txt");
 
 /// A folder for a test's own files.
 fn folder() -> TempDir {
@@ -204,7 +201,11 @@ async fn another_version_of_a_file_is_refused() {
         .run(&["ingest", text(&path), "--db-enable", "--session-id", "s"])
         .await;
 
-    refused.assert_one_error_line(&["session `s`", "`gate.txt` with other content", "--session-id"]);
+    refused.assert_one_error_line(&[
+        "session `s`",
+        "`gate.txt` with other content",
+        "--session-id",
+    ]);
     assert_eq!(env.n_rows().await, 2);
 }
 
@@ -224,10 +225,7 @@ async fn through_the_stream_each_row_is_stored_once_and_the_session_closed() {
     assert!(is_closed);
 
     let n_entries = env.n_entries().await;
-    assert_eq!(
-        told(&ingest(&env, &args).await),
-        "already-finished 0/222/0"
-    );
+    assert_eq!(told(&ingest(&env, &args).await), "already-finished 0/222/0");
     assert_eq!(env.n_entries().await, n_entries);
 
     forget_that_it_was_finished(&env).await;
@@ -338,7 +336,11 @@ async fn bad_lines_are_reported_counted_and_skipped() {
         .await;
 
     let lines: Vec<&str> = run.stderr.lines().collect();
-    let starts = ["3: track_id: `two`", "5: bbox_height: -20", "6: the number of columns is 4"];
+    let starts = [
+        "3: track_id: `two`",
+        "5: bbox_height: -20",
+        "6: the number of columns is 4",
+    ];
     assert_eq!(lines.len(), starts.len(), "{}", run.stderr);
     for (line, start) in lines.iter().zip(starts) {
         let start = format!("{}:{start}", text(&path));
@@ -398,7 +400,10 @@ async fn several_files_of_both_formats_are_sessions_of_their_own() {
         .collect();
     assert_eq!(
         told,
-        [r#"stored 222/0/222 "TUD-Campus""#, r#"stored 2/0/2 "gate-1""#]
+        [
+            r#"stored 222/0/222 "TUD-Campus""#,
+            r#"stored 2/0/2 "gate-1""#
+        ]
     );
     assert_eq!(summary["people"]["people"], 15);
     assert_eq!(summary["people"]["female"], 1);
@@ -434,7 +439,14 @@ async fn standard_input_is_read_once_and_remembered() {
 async fn the_summary_has_a_shape_that_programs_can_rely_on() {
     let env = Env::start().await;
     let args = [
-        "ingest", CAMPUS, "--db-enable", "--json", "--session-id", "s", "--camera-id", "c",
+        "ingest",
+        CAMPUS,
+        "--db-enable",
+        "--json",
+        "--session-id",
+        "s",
+        "--camera-id",
+        "c",
     ];
     let mut summary = Passerby::on(&env).run(&args).await.json();
     assert!(summary["elapsed_ms"].take().is_u64());

@@ -186,7 +186,11 @@ async fn claim_takes_what_is_named_and_nothing_else() {
     let others = ["--min-idle", "0s", "--consumer", "gate-host", &ids[4]];
     assert_eq!(matched(&others).await, 0);
 
-    run(&env, &["claim", "--yes", "--min-idle", "0s", &ids[0], &ids[4]]).await;
+    run(
+        &env,
+        &["claim", "--yes", "--min-idle", "0s", &ids[0], &ids[4]],
+    )
+    .await;
 
     assert_eq!(pending_ids(&env).await, ids[1..4]);
     assert_eq!(env.n_rows().await, 20);
@@ -391,9 +395,7 @@ async fn a_dead_letter_is_shown_whole() {
     assert!(text.contains("\nreason            refused\n"), "{text}");
     assert!(text.contains("\"camera_id\": \"gate-1\""), "{text}");
 
-    let missing = Passerby::on(&env)
-        .run(&["dead-letters", "show", "9"])
-        .await;
+    let missing = Passerby::on(&env).run(&["dead-letters", "show", "9"]).await;
     missing.assert_one_error_line(&["no dead letter 9", "dead-letters list"]);
 }
 
