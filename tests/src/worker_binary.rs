@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Env, GROUP, eventually, servers::blocking};
+use crate::{Env, GROUP, eventually, program, servers::blocking};
 
 /// The program `passerby-worker`, running. It is killed when dropped.
 #[derive(Debug)]
@@ -111,33 +111,8 @@ fn unnamed_file() -> File {
     tempfile::tempfile().unwrap()
 }
 
-/// The program, built from the sources as they are. Cargo builds the programs of a package only for
-/// the package's own tests.
+/// Where the program is.
 fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        // The same features as everything else in the workspace, or half of it would be built anew.
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--workspace",
-                "--bin",
-                "passerby-worker",
-                "--quiet",
-            ])
-            .args(["--message-format", "json"])
-            .args((!cfg!(debug_assertions)).then_some("--release"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "build passerby-worker: {stdout}");
-        stdout
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "passerby-worker")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo says where it put the program")
-    })
+    PATH.get_or_init(|| program::build("passerby-worker"))
 }

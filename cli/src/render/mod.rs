@@ -15,7 +15,7 @@ mod time_bins;
 
 pub use cell::Cell;
 pub use histogram::write_histogram;
-pub use number::{bytes, duration, grouped, rate};
+pub use number::{bytes, counted, duration, grouped, rate};
 pub use progress::{Progress, ProgressBars};
 pub use table::{Column, Output, TableWriter};
 pub use terminal::Terminal;

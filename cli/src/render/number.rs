@@ -19,6 +19,12 @@ pub fn grouped(count: impl Into<i128>) -> String {
     text
 }
 
+/// A count with what is counted: `1 track`, `2,744 tracks`.
+pub fn counted(n: u64, one: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{} {one}{s}", grouped(n))
+}
+
 /// A span of time in its two largest units: `340 ms`, `1.2 s`, `1 m 20 s`, `2 d 3 h`.
 pub fn duration(span: Duration) -> String {
     let ms = rounded_to(span, 1_000_000);

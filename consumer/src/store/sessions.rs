@@ -100,8 +100,12 @@ pub struct SessionRecord {
     pub summary: Option<SessionSummary>,
 }
 
+/// Or being counted by somebody else just now.
 const IS_SUMMARIZED: &str = "
-SELECT people IS NOT NULL FROM sessions WHERE session_id = $1 FOR UPDATE";
+SELECT people IS NOT NULL OR coalesce(summarized_at > now() - interval '2 minutes', false)
+FROM sessions
+WHERE session_id = $1
+FOR UPDATE";
 
 const MARK: &str = "
 UPDATE sessions SET summarized_at = clock_timestamp(), people = NULL

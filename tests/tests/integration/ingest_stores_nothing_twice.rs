@@ -285,6 +285,36 @@ async fn without_a_worker_the_rows_wait_in_the_stream() {
 }
 
 #[tokio::test]
+async fn a_file_named_twice_is_waited_for_once() {
+    let env = Env::start().await;
+    let args = [
+        "ingest",
+        CAMPUS,
+        CAMPUS,
+        "--db-enable",
+        "--redis-enable",
+        "--wait",
+        "2s",
+        "--db-flush-interval-ms",
+        "60000",
+        "--json",
+    ];
+    let running = Passerby::on(&env).start(&args).await;
+    eventually("the file is in the stream twice", async || {
+        env.n_entries().await == 2 * (3 + 13) // detections and tracks
+    })
+    .await;
+    let worker = env.start_worker(env.worker_config()).await;
+
+    let summary = running.finished().await.json();
+
+    assert_eq!(told(&summary["files"][0]), "in-stream 0/0/222");
+    assert_eq!(told(&summary["files"][1]), "stored 222/0/222");
+    worker.stop().await;
+    assert_whole(&env, 222, 40).await;
+}
+
+#[tokio::test]
 async fn without_db_enable_nothing_is_stored_anywhere() {
     let env = Env::with_empty_database().await;
 
@@ -349,7 +379,7 @@ async fn bad_lines_are_reported_counted_and_skipped() {
     let said = run.ok();
     assert!(said.contains("stored 3 rows on 1 track"), "{said}");
     assert!(said.contains("3 bad lines skipped"), "{said}");
-    assert!(said.contains("1 scores outside 0…1"), "{said}");
+    assert!(said.contains("1 score outside 0…1"), "{said}");
     let stored: Vec<i64> = env
         .value("SELECT array_agg(frame_number ORDER BY timestamp) FROM detections")
         .await;

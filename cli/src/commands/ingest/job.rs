@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, TimeDelta, Utc};
-use passerby_consumer::store::{SourceRecord, SourceState};
+use passerby_consumer::store::{SourceRecord, SourceState, Store};
 use passerby_shared::{
     Detection, MAX_ID_BYTES, Session, SessionSummary, Track, TrackBuilder, TrackId,
 };
@@ -23,6 +23,9 @@ use crate::ingest::{FrameRate, LineError, Pacer, Source, SourceParams, Speed, ch
 
 /// A track that has not been seen for so long is over, and no longer kept in memory.
 const TRACK_MEMORY: TimeDelta = TimeDelta::minutes(10);
+/// How often people are counted while others change what is counted.
+const MAX_COUNTS: usize = 20;
+const BETWEEN_COUNTS: Duration = Duration::from_millis(50);
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
@@ -198,13 +201,31 @@ impl Job {
                 source: None,
             })
             .await?;
-        summary.people = store.summarize_session(&record.session_id).await?;
+        summary.people = people(store, &record.session_id).await?;
         // Last: whoever was stopped before this runs to the session's end again.
         store
             .finish_source(&record.session_id, &record.digest, n_rows)
             .await?;
         Ok(Outcome::Stored)
     }
+}
+
+/// Counts the people of a session that has ended.
+///
+/// A worker may be counting them at the same time; of two counts only the later one is made.
+async fn people(store: &mut Store, session_id: &str) -> anyhow::Result<Option<SessionSummary>> {
+    for _ in 0..MAX_COUNTS {
+        if let Some(people) = store.summarize_session(session_id).await? {
+            return Ok(Some(people));
+        }
+        tokio::time::sleep(BETWEEN_COUNTS).await;
+        let session = store.session(session_id).await?;
+        if let Some(people) = session.and_then(|session| session.summary) {
+            return Ok(Some(people));
+        }
+    }
+    // Rows keep coming in: a worker will count when they no longer do.
+    Ok(None)
 }
 
 async fn flush(

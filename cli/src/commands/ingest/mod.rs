@@ -24,7 +24,7 @@ use self::{
 use super::{Failure, output, stop_on_signal};
 use crate::{
     ingest::{FrameRate, LineError, Speed},
-    render::{Progress, ProgressBars, duration, grouped},
+    render::{Progress, ProgressBars, counted, duration, grouped},
 };
 
 /// Bad lines printed one by one; the rest is counted.
@@ -189,16 +189,16 @@ fn in_words(file: &FileSummary, elapsed: Duration) -> String {
             count(file.already_stored),
         ),
         Outcome::Reported => format!(
-            "{}: {} good rows on {} tracks; nothing was stored (--db-enable stores them)",
+            "{}: {} on {}; nothing was stored (--db-enable stores them)",
             file.file,
-            count(file.rows),
-            count(file.tracks),
+            counted(file.rows, "good row"),
+            counted(file.tracks, "track"),
         ),
         Outcome::Stored => format!(
-            "{}: stored {} rows on {} tracks in {} as camera `{}`, session `{}`",
+            "{}: stored {} on {} in {} as camera `{}`, session `{}`",
             file.file,
-            count(file.stored),
-            count(file.tracks),
+            counted(file.stored, "row"),
+            counted(file.tracks, "track"),
             duration(elapsed),
             file.camera_id,
             file.session_id,
@@ -224,13 +224,15 @@ fn in_words(file: &FileSummary, elapsed: Duration) -> String {
         ));
     }
     if file.bad_lines > 0 {
-        text.push_str(&format!("; {} bad lines skipped", count(file.bad_lines)));
+        text.push_str(&format!(
+            "; {} skipped",
+            counted(file.bad_lines, "bad line")
+        ));
     }
     if file.clamped > 0 {
         text.push_str(&format!(
-            "; {} scores outside 0…1 (detector margins, not probabilities) count as the nearer of 0 \
-             and 1",
-            count(file.clamped)
+            "; {} outside 0…1 (detector margins, not probabilities): taken as the nearer of 0 and 1",
+            counted(file.clamped, "score")
         ));
     }
     if let Some(people) = file.people {

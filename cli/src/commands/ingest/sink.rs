@@ -2,7 +2,11 @@
 //!
 //! Every way is safe to repeat: rows go under keys derived from session, content and position.
 
-use std::{collections::VecDeque, num::NonZeroU16, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::NonZeroU16,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -217,16 +221,24 @@ impl StreamSink {
     /// arrived.
     async fn settle_below(&mut self, n: usize, patience: Duration) -> anyhow::Result<bool> {
         let mut last_progress = Instant::now();
+        let mut n_found = 0;
         while self.unsettled.len() >= n {
-            let page: Vec<_> = self.unsettled.iter().take(LEDGER_PAGE).copied().collect();
+            let n_asked = self.unsettled.len().min(LEDGER_PAGE);
+            // A file named twice has each key twice, and the ledger has it once.
+            let page: BTreeSet<_> = self.unsettled.iter().take(n_asked).copied().collect();
+            let page = Vec::from_iter(page);
             let found = self
                 .store
                 .count_in_ledger(&page)
                 .await
                 .context("wait for the workers")?;
-            if found == page.len() {
-                self.unsettled.drain(..page.len());
+            if found > n_found {
+                n_found = found;
                 last_progress = Instant::now();
+            }
+            if found == page.len() {
+                self.unsettled.drain(..n_asked);
+                n_found = 0;
             } else if last_progress.elapsed() > patience {
                 return Ok(false);
             } else {
