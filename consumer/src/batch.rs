@@ -81,6 +81,55 @@ impl Batch {
             .find_map(|entry| entry.origin.as_ref().map(|origin| origin.id))
     }
 
+    /// A batch for each entry.
+    pub(crate) fn split(self) -> Vec<Self> {
+        let mut twins = self.twins;
+        let (tuples, tracks, sessions) = (self.tuples, self.tracks, self.sessions);
+        let (dead_letters, days) = (self.dead_letters, self.days);
+        self.entries
+            .into_iter()
+            .map(|mut entry| {
+                let part = Self {
+                    tuples: tuples.slice(entry.tuples.clone()),
+                    tracks: tracks[entry.tracks.clone()].to_vec(),
+                    sessions: sessions[entry.sessions.clone()].to_vec(),
+                    dead_letters: dead_letters[entry.dead_letters.clone()].to_vec(),
+                    days: days.clone(),
+                    twins: std::mem::take(&mut twins),
+                    n_detections: 0,
+                    may_be_known: true,
+                    entries: Vec::new(),
+                };
+                entry.tuples = 0..part.tuples.len();
+                entry.tracks = 0..part.tracks.len();
+                entry.sessions = 0..part.sessions.len();
+                entry.dead_letters = 0..part.dead_letters.len();
+                let n_detections = count_tuples(&part.tuples);
+                Self {
+                    n_detections,
+                    entries: vec![entry],
+                    ..part
+                }
+            })
+            .collect()
+    }
+
+    /// Gives up the rows of the batch's only entry: the entry as a whole becomes a dead letter.
+    pub(crate) fn reject_entry(&mut self, make: impl FnOnce(&BatchEntry) -> DeadLetter) {
+        let [entry] = &mut self.entries[..] else {
+            return;
+        };
+        self.dead_letters = vec![make(entry)];
+        self.tuples = Bytes::new();
+        self.tracks.clear();
+        self.sessions.clear();
+        self.n_detections = 0;
+        entry.tuples = 0..0;
+        entry.tracks = 0..0;
+        entry.sessions = 0..0;
+        entry.dead_letters = 0..1;
+    }
+
     /// Moves one detection, found by its place in the COPY of `included` entries, from the rows to
     /// the dead letters. Returns `false` when there is no such row.
     pub(crate) fn reject_row(
@@ -142,6 +191,15 @@ impl Batch {
         }
         self.n_detections -= 1;
     }
+}
+
+fn count_tuples(mut tuples: &[u8]) -> usize {
+    let mut n_tuples = 0;
+    while let Some(len) = crate::store::tuple_len(tuples) {
+        tuples = &tuples[len..];
+        n_tuples += 1;
+    }
+    n_tuples
 }
 
 /// Builds a [`Batch`] entry by entry.

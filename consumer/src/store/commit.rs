@@ -45,6 +45,12 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// The entries of both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.origins.extend(other.origins);
+        self
+    }
+
     /// Where the entries stand in Redis.
     pub fn into_origins(self) -> Vec<Origin> {
         self.origins

@@ -1,4 +1,5 @@
 use passerby_consumer::{
+    Worker, WorkerError,
     ops::{self, Target},
     store::DeadLetterFilter,
 };
@@ -9,8 +10,9 @@ use passerby_shared::{
 };
 use passerby_tests::{
     Env, GROUP,
-    fixtures::{detection, detections, key},
+    fixtures::{detection, detections, key, track},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Fails if rows, ledger keys and dead letters were written by more than one transaction.
 async fn assert_one_transaction(env: &Env) {
@@ -178,6 +180,45 @@ async fn a_row_that_only_postgres_refuses_is_dead_lettered_alone() {
     }
     assert_eq!(env.n_pending().await, 0);
     assert_one_transaction(&env).await;
+}
+
+#[tokio::test]
+async fn an_entry_of_which_postgres_names_no_row_is_dead_lettered_alone() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE tracks ADD CONSTRAINT no_loiterers CHECK (detection_count < 100)")
+        .await;
+    env.publish(&detections(0..10)).await;
+    env.publish_tracks(&[track(1, 5)]).await;
+    env.publish_tracks(&[track(2, 500)]).await;
+    env.publish_tracks(&[track(3, 5)]).await;
+    env.publish(&detections(10..20)).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (20, 1));
+    let letters = env.dead_letters().await;
+    assert_eq!(letters[0].sqlstate.as_deref(), Some("23514"));
+    assert_eq!(letters[0].row_idx, None);
+    let n_tracks: i64 = env.value("SELECT count(*) FROM tracks").await;
+    assert_eq!(n_tracks, 2);
+    env.assert_settled_once(20).await;
+}
+
+#[tokio::test]
+async fn a_batch_of_which_most_is_refused_stops_the_worker_and_stays_pending() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE tracks ADD CONSTRAINT no_tracks CHECK (detection_count < 0)")
+        .await;
+    for id in 0..30 {
+        env.publish_tracks(&[track(id, 5)]).await;
+    }
+
+    let worker = Worker::start(env.worker_config()).await.unwrap();
+    let ended = worker.run(CancellationToken::new()).await;
+
+    let error = ended.unwrap_err();
+    assert!(matches!(error, WorkerError::Store(_)), "{error:?}");
+    assert_eq!(env.n_pending().await, 30);
 }
 
 #[tokio::test]
