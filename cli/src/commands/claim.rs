@@ -95,13 +95,13 @@ pub(crate) async fn run(args: ClaimArgs) -> Result<ExitCode, Failure> {
         ));
     } else {
         output::line(&format!(
-            "{} of {} entries claimed: {} stored with {} rows, {} stored before, {} dead letters",
+            "{} of {} entries claimed: {} committed with {} rows and {} dead letters, {} stored before",
             grouped(report.claimed as u64),
             grouped(report.matched as u64),
             grouped(report.stored as u64),
             grouped(report.detections),
-            grouped(report.duplicates as u64),
             grouped(report.dead_letters as u64),
+            grouped(report.duplicates as u64),
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -1,12 +1,12 @@
 //! `passerby dead-letters`: what could not be stored, and putting it back after a fix.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use passerby_consumer::{
     args::{DatabaseArgs, RedisArgs},
     ops,
-    store::{DeadLetterFilter, DeadLetterRecord, Store},
+    store::{DeadLetterFilter, DeadLetterRecord, Reason, Store},
 };
 use passerby_shared::{
     Detection,
@@ -47,8 +47,8 @@ enum What {
 struct ListArgs {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Only this reason: undecodable, invalid-row, refused, lost, panic.
-    #[arg(long, value_name = "REASON")]
+    /// Only this reason.
+    #[arg(long, value_name = "REASON", value_parser = REASONS)]
     reason: Option<String>,
     /// Only those with a greater number.
     #[arg(long, value_name = "N", default_value = "0")]
@@ -85,7 +85,7 @@ struct RequeueArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// Only this reason.
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = REASONS)]
     reason: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(i64).range(1..))]
@@ -100,6 +100,15 @@ struct RequeueArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// As in the table.
+const REASONS: [&str; 5] = [
+    Reason::Undecodable.as_str(),
+    Reason::InvalidRow.as_str(),
+    Reason::Refused.as_str(),
+    Reason::Lost.as_str(),
+    Reason::Panic.as_str(),
+];
 
 /// Runs the command.
 pub(crate) async fn run(args: DeadLettersArgs) -> Result<ExitCode, Failure> {
@@ -286,6 +295,14 @@ async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
     let found = ops::requeue(&mut target, &mut store, &filter, true)
         .await
         .map_err(Failure::ops)?;
+    let n_named = filter.ids.iter().collect::<BTreeSet<_>>().len();
+    if found.matched < n_named {
+        return Err(Failure::new(format_args!(
+            "{} of the {n_named} numbers given are of dead letters that match: `passerby \
+             dead-letters list` shows what there is; nothing was put back",
+            found.matched
+        )));
+    }
     if args.dry_run || found.matched == 0 {
         if args.json {
             output::json(&found);

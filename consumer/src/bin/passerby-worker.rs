@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 /// read; a second one stops it at once, and another worker takes over.
 #[derive(Debug, Parser)]
 #[command(
+    name = "passerby-worker",
     version,
     after_help = "Example:\n  passerby-worker --redis-url redis://localhost --database-url \
                   postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage."

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use passerby_shared::{EntryId, StreamKey};
-use redis::{Cmd, Value, from_redis_value};
+use redis::{Cmd, Value, from_redis_value, streams::StreamInfoGroupsReply};
 
 use super::{OpsError, Target};
 
@@ -26,6 +26,8 @@ pub struct PendingFilter {
 pub struct PendingReport {
     /// Pending entries in all streams, whatever the filter.
     pub total: u64,
+    /// Entries that no worker has read yet, as Redis estimates it; `None` where it cannot tell.
+    pub undelivered: Option<u64>,
     /// How many each consumer holds, whatever the filter.
     pub consumers: Vec<ConsumerPending>,
     /// The entries that match, oldest first.
@@ -72,7 +74,10 @@ pub async fn pending(
     target: &mut Target,
     filter: &PendingFilter,
 ) -> Result<PendingReport, OpsError> {
-    let mut report = PendingReport::default();
+    let mut report = PendingReport {
+        undelivered: Some(0),
+        ..PendingReport::default()
+    };
     let connection = target.link.get().await?;
     for stream in &target.streams {
         // `[n, smallest ID, greatest ID, [[consumer, n]…]]`; nil instead of the last three when n is 0.
@@ -83,6 +88,18 @@ pub async fn pending(
             .await
             .map_err(OpsError::redis("list pending entries", stream))?;
         report.total += total;
+        let groups: StreamInfoGroupsReply = redis::cmd("XINFO")
+            .arg("GROUPS")
+            .arg(stream)
+            .query_async(connection)
+            .await
+            .map_err(OpsError::redis("look at the groups", stream))?;
+        let lag = groups
+            .groups
+            .iter()
+            .find(|group| group.name == target.group);
+        let lag = lag.and_then(|group| group.lag).map(|lag| lag as u64);
+        report.undelivered = report.undelivered.zip(lag).map(|(sum, lag)| sum + lag);
         let consumers: Vec<(String, u64)> = match consumers {
             Value::Nil => Vec::new(),
             some => from_redis_value(some).unwrap_or_default(),

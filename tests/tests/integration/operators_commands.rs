@@ -88,6 +88,7 @@ async fn pending_as_json_with_filters() {
         shown,
         json!({
             "total": 3,
+            "undelivered": 0,
             "consumers": [
                 { "stream": stream, "consumer": "gate-host", "n_entries": 2 },
                 { "stream": stream, "consumer": "yard-host", "n_entries": 1 },

@@ -120,6 +120,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     if args.keep && !interrupted {
         print_keep(&servers);
         stop.cancelled().await;
+        output::line("\nStopping; the servers and their data go with this command.");
     } else if !args.json {
         output::line("\nThe servers are gone with this command; `cargo demo --keep` keeps them.");
     }

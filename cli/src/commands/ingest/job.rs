@@ -20,6 +20,7 @@ use super::{
     summary::{FileSummary, Outcome},
 };
 use crate::ingest::{FrameRate, LineError, Pacer, Source, SourceParams, Speed, chunk_key};
+use crate::render::counted;
 
 /// A track that has not been seen for so long is over, and no longer kept in memory.
 const TRACK_MEMORY: TimeDelta = TimeDelta::minutes(10);
@@ -140,8 +141,12 @@ impl Job {
             let chunk = chunk?;
             for error in &chunk.errors {
                 if self.strict {
-                    return Err(anyhow!("{error}")
-                        .context("stopped at the first bad line, as --strict asks"));
+                    return Err(anyhow!("{error}").context(format!(
+                        "stopped at the first bad line, as --strict asks, with {} stored in \
+                         session `{}`",
+                        counted(summary.stored + summary.already_stored, "row"),
+                        record.session_id,
+                    )));
                 }
                 watch.bad_line(error);
                 summary.bad_lines += 1;

@@ -144,6 +144,13 @@ pub(crate) async fn run(args: IngestArgs) -> Result<ExitCode, Failure> {
             output::line(&in_words(summary, elapsed));
         }
     }
+    let is_useless = |file: &&FileSummary| file.rows == 0 && file.bad_lines > 0;
+    if let Some(file) = summaries.iter().find(is_useless) {
+        return Err(Failure::new(format_args!(
+            "{}: not one good line: expected MOTChallenge text or NDJSON, see `passerby ingest --help`",
+            file.file
+        )));
+    }
     let interrupted = summaries
         .iter()
         .any(|summary| summary.outcome == Outcome::Interrupted);
