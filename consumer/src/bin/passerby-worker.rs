@@ -35,7 +35,7 @@ struct Cli {
         long,
         env = "PASSERBY_LOG",
         value_name = "FILTER",
-        default_value = "info"
+        default_value = "info,refinery_core=warn,tokio_postgres=warn"
     )]
     log: String,
 }
