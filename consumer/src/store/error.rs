@@ -165,30 +165,124 @@ fn is_configuration(error: &tokio_postgres::Error) -> bool {
     text.starts_with("invalid configuration") || text.starts_with("authentication error")
 }
 
+/// What of an error decides what is done about it.
+struct Verdict<'a> {
+    code: &'a str,
+    message: &'a str,
+    /// The violated constraint has a name.
+    names_constraint: bool,
+    /// Postgres names the line of the COPY that it refuses.
+    names_line: bool,
+}
+
 fn by_sqlstate(db: &DbError) -> Recovery {
-    let code = db.code().code();
-    match code {
-        // A missing partition looks like a CHECK violation, without a constraint's name: the row is
-        // fine.
-        "23514" if db.constraint().is_none() => Recovery::Retry,
-        // "cached plan must not change result type" after a migration: a new connection mends it.
-        "0A000" if db.message().contains("cached plan") => Recovery::Retry,
-        // A field of wrong length in COPY data is class 08; it is the row's fault when a line is named.
-        // So may be XX000, which a damaged catalog raises as well: that is for an operator to see.
-        "08P01" if copy::line_of(db).is_some() => Recovery::DeadLetter,
-        // Read-only, failed or unknown transactions and statements, and servers going away: another
-        // connection, perhaps to another server, will do.
-        "25006" | "25P02" | "25P03" | "25P04" | "26000" | "42P05" | "57P01" | "57P02" | "57P03"
-        | "57P05" => Recovery::Retry,
-        // Cancelled by a timeout or by hand; lock timeout; input/output error.
-        "57014" | "55P03" | "58030" => Recovery::Retry,
-        _ => match &code[..2] {
-            // Connection; serialization, deadlock; resources (disk full, memory, connections).
-            "08" | "40" | "53" => Recovery::Retry,
-            // Data exception; integrity constraint; program limit (row or index entry too large).
-            "22" | "23" | "54" => Recovery::DeadLetter,
-            // Authorization, catalog, schema, privileges, undefined things, corruption, the unknown.
-            _ => Recovery::Stop,
-        },
+    Verdict {
+        code: db.code().code(),
+        message: db.message(),
+        names_constraint: db.constraint().is_some(),
+        names_line: copy::line_of(db).is_some(),
+    }
+    .recovery()
+}
+
+impl Verdict<'_> {
+    fn recovery(&self) -> Recovery {
+        match self.code {
+            // A missing partition looks like a CHECK violation, without a constraint's name: the row
+            // is fine.
+            "23514" if !self.names_constraint => Recovery::Retry,
+            // "cached plan must not change result type" after a migration: a new connection mends it.
+            "0A000" if self.message.contains("cached plan") => Recovery::Retry,
+            // A field of wrong length in COPY data is class 08, and a missing version byte of jsonb is
+            // an "internal error": both are the row's fault where a line is named. Without a line the
+            // one is a broken conversation, and the other is for an operator to see.
+            "08P01" | "XX000" if self.names_line => Recovery::DeadLetter,
+            // Read-only, failed or unknown transactions and statements, and servers going away: another
+            // connection, perhaps to another server, will do.
+            "25006" | "25P02" | "25P03" | "25P04" | "26000" | "42P05" | "57P01" | "57P02"
+            | "57P03" | "57P05" => Recovery::Retry,
+            // Cancelled by a timeout or by hand; lock timeout; input/output error.
+            "57014" | "55P03" | "58030" => Recovery::Retry,
+            code => match code.get(..2) {
+                // Connection; serialization, deadlock; resources (disk full, memory, connections).
+                Some("08" | "40" | "53") => Recovery::Retry,
+                // Data exception; integrity constraint; program limit (row or index entry too large).
+                Some("22" | "23" | "54") => Recovery::DeadLetter,
+                // Authorization, catalog, schema, privileges, undefined things, corruption, the unknown.
+                _ => Recovery::Stop,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(codes: &str, expected: Recovery) {
+        for code in codes.split_whitespace() {
+            let verdict = Verdict {
+                code,
+                message: "",
+                names_constraint: true,
+                names_line: false,
+            };
+            assert_eq!(verdict.recovery(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn each_sqlstate_has_its_recovery() {
+        // Connection.
+        check("08000 08001 08003 08004 08006 08007 08P01", Recovery::Retry);
+        check(
+            "57P01 57P02 57P03 57P05 25006 25P02 25P03 25P04",
+            Recovery::Retry,
+        );
+        check("26000 42P05", Recovery::Retry);
+        // Contention and resources.
+        check("40001 40P01 40003 55P03 57014 58030", Recovery::Retry);
+        check("53000 53100 53200 53300 53400", Recovery::Retry);
+        // Rows that can never be stored.
+        check("22021 22P05 22P02 22008 22P04 22003", Recovery::DeadLetter);
+        check("23502 23503 23505 23514 23P01 54000", Recovery::DeadLetter);
+        // Only an operator can help.
+        check("28000 28P01 3D000 3F000 42501 42P01 42703", Recovery::Stop);
+        check("57P04 0A000 XX000 XX001 XX002 58P01 P0001", Recovery::Stop);
+    }
+
+    #[test]
+    fn a_missing_partition_is_no_fault_of_the_row() {
+        let verdict = Verdict {
+            code: "23514",
+            message: "no partition of relation \"detections\" found for row",
+            names_constraint: false,
+            names_line: true,
+        };
+        assert_eq!(verdict.recovery(), Recovery::Retry);
+    }
+
+    #[test]
+    fn errors_of_other_classes_are_the_rows_where_a_line_is_named() {
+        for code in ["08P01", "XX000"] {
+            let verdict = Verdict {
+                code,
+                message: "",
+                names_constraint: false,
+                names_line: true,
+            };
+            assert_eq!(verdict.recovery(), Recovery::DeadLetter, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_stale_plan_needs_a_new_connection() {
+        let verdict = Verdict {
+            code: "0A000",
+            message: "cached plan must not change result type",
+            names_constraint: false,
+            names_line: false,
+        };
+        assert_eq!(verdict.recovery(), Recovery::Retry);
     }
 }
