@@ -223,6 +223,20 @@ pub struct WorkerArgs {
     #[arg(long, env = "PASSERBY_GRACE_PERIOD", value_name = "TIME", default_value = "25s",
           value_parser = parse_duration)]
     grace_period: Duration,
+    /// Give up a server that has been silent for so long where an answer is due, and try again on a new
+    /// connection. Less notices a dead network sooner and takes a slow server for one.
+    #[arg(long, env = "PASSERBY_SERVER_TIMEOUT", value_name = "TIME", default_value = "12s",
+          value_parser = parse_duration)]
+    server_timeout: Duration,
+    /// Stop when more than so many percent of the last 200 entries cannot be stored: then something else
+    /// than an entry is wrong. 100 dead-letters whatever comes.
+    #[arg(
+        long,
+        env = "PASSERBY_DEAD_LETTER_LIMIT",
+        value_name = "PERCENT",
+        default_value = "50"
+    )]
+    dead_letter_limit: u8,
     /// Stop when nothing is left to do: no new entry, and none pending with any worker.
     #[arg(long, env = "PASSERBY_DRAIN", value_parser = BoolishValueParser::new())]
     drain: bool,
@@ -260,6 +274,8 @@ impl TryFrom<WorkerArgs> for WorkerConfig {
             min_idle: args.min_idle,
             trim_grace: (!args.no_trim).then_some(args.trim_grace),
             grace_period: args.grace_period,
+            server_timeout: args.server_timeout,
+            dead_letter_limit: args.dead_letter_limit,
             drain: args.drain,
             migrate: !args.no_migrate,
             ..defaults

@@ -12,7 +12,7 @@ use passerby_shared::{
     Detection, DetectionRef, EntryId, IdempotencyKey, Session, StreamKey, Track,
 };
 
-use crate::store::{CopyBuffer, DeadLetter};
+use crate::store::{CopyBuffer, DeadLetter, Reason};
 
 /// Where an entry stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub struct BatchEntry {
     pub(crate) sessions: Range<usize>,
     pub(crate) dead_letters: Range<usize>,
     pub(crate) session_ids: Vec<String>,
-    /// Indices of its detections that are in the COPY data, where bad ones are missing in between.
+    /// Indices of its rows that are dead letters, ascending.
     pub(crate) bad_rows: Vec<usize>,
     /// The fields, for the dead letters, should Postgres refuse a row that looked good.
     pub(crate) fields: RawFields,
@@ -81,37 +81,125 @@ impl Batch {
             .find_map(|entry| entry.origin.as_ref().map(|origin| origin.id))
     }
 
-    /// A batch for each entry.
-    pub(crate) fn split(self) -> Vec<Self> {
-        let mut twins = self.twins;
-        let (tuples, tracks, sessions) = (self.tuples, self.tracks, self.sessions);
-        let (dead_letters, days) = (self.dead_letters, self.days);
-        self.entries
-            .into_iter()
-            .map(|mut entry| {
-                let part = Self {
-                    tuples: tuples.slice(entry.tuples.clone()),
-                    tracks: tracks[entry.tracks.clone()].to_vec(),
-                    sessions: sessions[entry.sessions.clone()].to_vec(),
-                    dead_letters: dead_letters[entry.dead_letters.clone()].to_vec(),
-                    days: days.clone(),
-                    twins: std::mem::take(&mut twins),
-                    n_detections: 0,
-                    may_be_known: true,
-                    entries: Vec::new(),
-                };
-                entry.tuples = 0..part.tuples.len();
-                entry.tracks = 0..part.tracks.len();
-                entry.sessions = 0..part.sessions.len();
-                entry.dead_letters = 0..part.dead_letters.len();
-                let n_detections = count_tuples(&part.tuples);
-                Self {
-                    n_detections,
-                    entries: vec![entry],
-                    ..part
-                }
-            })
-            .collect()
+    /// Two batches, of about half of the entries each; the second is empty when there is only one.
+    pub(crate) fn halves(mut self) -> (Self, Self) {
+        let mut first = self.entries;
+        let mut second = first.split_off(first.len().div_ceil(2));
+        let ends = first.last().map_or((0, 0, 0, 0), BatchEntry::ends);
+        for entry in &mut second {
+            entry.move_back(ends);
+        }
+        let (tuples, tracks, sessions, letters) = ends;
+        let rest = Self {
+            tuples: self.tuples.split_off(tuples),
+            tracks: self.tracks.split_off(tracks),
+            sessions: self.sessions.split_off(sessions),
+            dead_letters: self.dead_letters.split_off(letters),
+            days: self.days.clone(),
+            // Settled last, when every entry that they are copies of is.
+            twins: std::mem::take(&mut self.twins),
+            n_detections: 0,
+            may_be_known: true,
+            entries: second,
+        };
+        let rest = Self {
+            n_detections: count_tuples(&rest.tuples),
+            ..rest
+        };
+        let first = Self {
+            n_detections: self.n_detections - rest.n_detections,
+            may_be_known: true,
+            entries: first,
+            ..self
+        };
+        (first, rest)
+    }
+
+    /// Whether Postgres has refused something of it.
+    pub(crate) fn has_refusals(&self) -> bool {
+        let refused = |letter: &DeadLetter| letter.reason == Reason::Refused;
+        self.dead_letters.iter().any(refused)
+    }
+
+    /// Rows of the batch's only entry that are to be stored: all are of one kind.
+    pub(crate) fn n_rows_to_store(&self) -> usize {
+        self.n_detections
+            .max(self.tracks.len())
+            .max(self.sessions.len())
+    }
+
+    /// A batch of some of these rows, to try whether Postgres takes them; not to be committed.
+    pub(crate) fn only_rows(&self, rows: Range<usize>) -> Self {
+        let of = |len: usize| rows.start.min(len)..rows.end.min(len);
+        let (tracks, sessions) = (of(self.tracks.len()), of(self.sessions.len()));
+        let tuples = match (self.nth_tuple(rows.start), rows.end.checked_sub(1)) {
+            (Some(first), Some(last)) => {
+                first.start
+                    ..self
+                        .nth_tuple(last)
+                        .map_or(self.tuples.len(), |last| last.end)
+            }
+            _ => 0..0,
+        };
+        let part = Self {
+            entries: Vec::new(),
+            tuples: self.tuples.slice(tuples),
+            tracks: self.tracks[tracks.clone()].to_vec(),
+            sessions: self.sessions[sessions.clone()].to_vec(),
+            dead_letters: Vec::new(),
+            days: self.days.clone(),
+            twins: Vec::new(),
+            n_detections: 0,
+            may_be_known: true,
+        };
+        let entries = self.entries.first().map(|entry| BatchEntry {
+            key: entry.key,
+            origin: None,
+            n_rows: rows.len(),
+            tuples: 0..part.tuples.len(),
+            tracks: 0..tracks.len(),
+            sessions: 0..sessions.len(),
+            dead_letters: 0..0,
+            session_ids: entry.session_ids.clone(),
+            bad_rows: Vec::new(),
+            fields: RawFields::new(),
+        });
+        Self {
+            n_detections: count_tuples(&part.tuples),
+            entries: entries.into_iter().collect(),
+            ..part
+        }
+    }
+
+    fn nth_tuple(&self, nth: usize) -> Option<Range<usize>> {
+        let mut start = 0;
+        for _ in 0..nth {
+            start += crate::store::tuple_len(&self.tuples[start..])?;
+        }
+        Some(start..start + crate::store::tuple_len(&self.tuples[start..])?)
+    }
+
+    /// Moves one row of the batch's only entry, found by its place among the rows to be stored, to the
+    /// dead letters.
+    pub(crate) fn reject_nth(
+        &mut self,
+        nth: usize,
+        make: impl FnOnce(&BatchEntry, usize) -> DeadLetter,
+    ) {
+        if let Some(tuple) = self.nth_tuple(nth) {
+            return self.remove(0, tuple, nth, make);
+        }
+        let letter = self.note_bad_row(0, nth, make);
+        let entry = &mut self.entries[0];
+        if nth < self.tracks.len() {
+            self.tracks.remove(nth);
+            entry.tracks.end -= 1;
+        } else if nth < self.sessions.len() {
+            self.sessions.remove(nth);
+            entry.sessions.end -= 1;
+        }
+        entry.dead_letters.end += 1;
+        self.dead_letters.push(letter);
     }
 
     /// Gives up the rows of the batch's only entry: the entry as a whole becomes a dead letter.
@@ -164,21 +252,11 @@ impl Batch {
         nth_tuple: usize,
         make: impl FnOnce(&BatchEntry, usize) -> DeadLetter,
     ) {
-        // The row's index in its entry counts the rows that are not in the COPY data, too.
-        let mut row_idx = nth_tuple;
-        for &bad in &self.entries[at].bad_rows {
-            if bad <= row_idx {
-                row_idx += 1;
-            }
-        }
-        let letter = make(&self.entries[at], row_idx);
+        let letter = self.note_bad_row(at, nth_tuple, make);
         let mut tuples = BytesMut::with_capacity(self.tuples.len());
         tuples.extend_from_slice(&self.tuples[..tuple.start]);
         tuples.extend_from_slice(&self.tuples[tuple.end..]);
         self.tuples = tuples.freeze();
-        let bad_rows = &mut self.entries[at].bad_rows;
-        bad_rows.push(row_idx);
-        bad_rows.sort_unstable();
         let letters_at = self.entries[at].dead_letters.end;
         self.dead_letters.insert(letters_at, letter);
         self.entries[at].tuples.end -= tuple.len();
@@ -190,6 +268,51 @@ impl Batch {
             later.dead_letters.end += 1;
         }
         self.n_detections -= 1;
+    }
+
+    /// The dead letter of a row that is the `nth` of those of its entry that are to be stored.
+    fn note_bad_row(
+        &mut self,
+        at: usize,
+        nth: usize,
+        make: impl FnOnce(&BatchEntry, usize) -> DeadLetter,
+    ) -> DeadLetter {
+        // The row's index in its entry counts the rows that are not to be stored, too.
+        let mut row_idx = nth;
+        for &bad in &self.entries[at].bad_rows {
+            if bad <= row_idx {
+                row_idx += 1;
+            }
+        }
+        let letter = make(&self.entries[at], row_idx);
+        let bad_rows = &mut self.entries[at].bad_rows;
+        bad_rows.push(row_idx);
+        bad_rows.sort_unstable();
+        letter
+    }
+}
+
+impl BatchEntry {
+    /// Where its tuples, tracks, sessions and dead letters end.
+    fn ends(&self) -> (usize, usize, usize, usize) {
+        (
+            self.tuples.end,
+            self.tracks.end,
+            self.sessions.end,
+            self.dead_letters.end,
+        )
+    }
+
+    /// Moves its ranges towards the beginning.
+    fn move_back(&mut self, (tuples, tracks, sessions, letters): (usize, usize, usize, usize)) {
+        let back = |range: &mut Range<usize>, by: usize| {
+            range.start -= by;
+            range.end -= by;
+        };
+        back(&mut self.tuples, tuples);
+        back(&mut self.tracks, tracks);
+        back(&mut self.sessions, sessions);
+        back(&mut self.dead_letters, letters);
     }
 }
 
@@ -350,14 +473,7 @@ impl BatchBuilder {
     }
 
     fn marks(&self) -> (usize, usize, usize, usize) {
-        self.entries.last().map_or((0, 0, 0, 0), |last| {
-            (
-                last.tuples.end,
-                last.tracks.end,
-                last.sessions.end,
-                last.dead_letters.end,
-            )
-        })
+        self.entries.last().map_or((0, 0, 0, 0), BatchEntry::ends)
     }
 
     /// The batch.

@@ -1,41 +1,63 @@
 //! Commits batches, each until it is committed.
 //!
 //! A fault of transport, load or contention is waited out with the same batch, however long it takes;
-//! meanwhile the channels fill up and the reader stops reading. A detection that Postgres refuses is
-//! taken out of its batch and dead-lettered. Where Postgres names no row, as for tracks, the entries
-//! are committed one by one, and the one that is refused is dead-lettered whole. Anything else is for
-//! an operator, and stops the worker; so does a batch of which most is refused: that is a mistake in
-//! the schema, and dead-lettering would empty the stream.
+//! meanwhile the channels fill up and the reader stops reading. A batch that takes too long is halved. A
+//! detection that Postgres refuses is taken out of its batch and dead-lettered. Where Postgres names no
+//! row, as for tracks, the batch is halved until the entry is found, and within the entry the row.
+//! Anything else is for an operator, and stops the worker; so does a batch of which most is refused:
+//! that is a mistake in the schema, and dead-lettering would empty the stream.
 
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use passerby_shared::{EntryId, ErrorChain, StreamKey, wire};
+use passerby_shared::{EntryId, ErrorChain, StreamKey};
 use tokio::sync::{Mutex, mpsc};
-use tokio_postgres::error::DbError;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
+    WorkerError,
     batch::{Batch, BatchEntry, Origin, RawFields},
-    decoder, metrics,
+    dead_letter_guard::DeadLetterGuard,
+    decoder,
+    isolation::{self, RefusedRow},
+    metrics,
     stats::WorkerStats,
     store::{CommitError, CommitReport, DeadLetter, Reason, Recovery, Settled, Store, StoreError},
 };
 
-/// Most rows taken out of one batch one by one.
-const MAX_REFUSED_ROWS: usize = 100;
+/// Rows that Postgres refuses by name, after which a batch is halved: each costs a COPY of the others.
+const MAX_ROUNDS: usize = 16;
 
-/// Most entries of a batch that are dead-lettered whole, where they are most of the batch.
-const MAX_REFUSED_ENTRIES: usize = 10;
+/// So many rows, and so many entries, may be refused of a batch whatever their share.
+const ROWS_FLOOR: usize = 100;
+const ENTRIES_FLOOR: usize = 10;
 
-/// What became of a batch.
+/// A search for refused rows that could not be finished is begun again after so long.
+const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// After so many time-outs in a row a batch is halved.
+const MAX_TIMEOUTS: u32 = 2;
+
+/// What became of a batch, or of a part of one.
 enum Outcome {
     Settled(Settled),
     /// The grace period ended.
     Aborted,
+    /// It takes too long, or too many of its rows are refused, to be dealt with in one piece.
+    TooLarge(Box<Batch>),
+    /// What Postgres refused in it is among its dead letters now.
+    Mended(Box<Batch>),
     /// Postgres refused something in it, and did not name a row.
     Refused(Box<Batch>, StoreError),
+}
+
+/// How much was refused of a batch that came from the decoder, however often it was halved.
+struct Refusals {
+    n_rows: usize,
+    of_rows: usize,
+    n_entries: usize,
+    of_entries: usize,
 }
 
 pub(crate) struct Committer {
@@ -43,6 +65,7 @@ pub(crate) struct Committer {
     pub(crate) batches: Arc<Mutex<mpsc::Receiver<Batch>>>,
     pub(crate) settled: mpsc::Sender<Settled>,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) guard: DeadLetterGuard,
     /// Fired when the grace period of a shutdown is over.
     pub(crate) abort: CancellationToken,
 }
@@ -52,76 +75,135 @@ impl Committer {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when an operator must act; the batch is not acknowledged then.
-    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+    /// [`WorkerError`] when an operator must act; the batch is not acknowledged then.
+    pub(crate) async fn run(mut self) -> Result<(), WorkerError> {
         loop {
             // Held only while waiting: one committer waits, the others commit.
             let next = self.batches.lock().await.recv().await;
             let Some(batch) = next else { return Ok(()) };
-            let Some(settled) = self.commit(batch).await? else {
+            self.guard.admit(&batch)?;
+            if !self.commit(batch).await? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Commits a batch, in parts where it must be, and hands over what is settled; `false` when the
+    /// worker is being torn down.
+    ///
+    /// Parts with something refused in them wait until all others are tried: only then is it known
+    /// whether what is refused is an exception.
+    async fn commit(&mut self, batch: Batch) -> Result<bool, WorkerError> {
+        let mut refusals = Refusals {
+            n_rows: 0,
+            of_rows: batch.n_detections(),
+            n_entries: 0,
+            of_entries: batch.entries().len(),
+        };
+        let mut parts = vec![batch];
+        let mut mended = Vec::new();
+        loop {
+            let (part, is_last_try) = match parts.pop() {
+                Some(part) => (part, false),
+                None => match mended.pop() {
+                    Some(part) => {
+                        self.guard.admit_mended(&part)?;
+                        (part, true)
+                    }
+                    None => return Ok(true),
+                },
             };
-            // The acker ends after the committers, or the worker is being torn down.
-            if self.settled.send(settled).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Commits a batch; `None` when the grace period ended before it could be.
-    async fn commit(&mut self, batch: Batch) -> Result<Option<Settled>, StoreError> {
-        match self.commit_whole(batch).await? {
-            Outcome::Settled(settled) => Ok(Some(settled)),
-            Outcome::Aborted => Ok(None),
-            Outcome::Refused(batch, _) => self.commit_apart(*batch).await,
-        }
-    }
-
-    /// Commits the entries of a batch one by one, those that Postgres refuses as dead letters.
-    async fn commit_apart(&mut self, batch: Batch) -> Result<Option<Settled>, StoreError> {
-        let parts = batch.split();
-        let n_entries = parts.len();
-        let mut n_refused = 0;
-        let mut all_settled: Option<Settled> = None;
-        for part in parts {
-            let mut outcome = self.commit_whole(part).await?;
-            if let Outcome::Refused(mut part, error) = outcome {
-                n_refused += 1;
-                if n_refused > MAX_REFUSED_ENTRIES && 2 * n_refused > n_entries {
-                    return Err(error);
-                }
-                refuse_entry(&mut part, &error);
-                outcome = self.commit_whole(*part).await?;
-            }
-            match outcome {
+            let n_entries = part.entries().len();
+            match self.commit_part(part, is_last_try, &mut refusals).await? {
+                // The acker ends after the committers, or the worker is being torn down.
                 Outcome::Settled(settled) => {
-                    all_settled = Some(match all_settled {
-                        Some(others) => others.and(settled),
-                        None => settled,
-                    });
+                    if self.settled.send(settled).await.is_err() {
+                        return Ok(false);
+                    }
                 }
-                Outcome::Aborted => break,
-                Outcome::Refused(_, error) => return Err(error),
+                Outcome::Aborted => return Ok(false),
+                Outcome::Mended(part) => mended.push(*part),
+                Outcome::Refused(part, _) | Outcome::TooLarge(part) if n_entries > 1 => {
+                    let (first, second) = part.halves();
+                    parts.push(second);
+                    parts.push(first);
+                }
+                Outcome::TooLarge(part) => parts.push(*part),
+                Outcome::Refused(mut part, error) => {
+                    refusals.n_entries += 1;
+                    if self.is_mostly_refused(&refusals) {
+                        return Err(error.into());
+                    }
+                    match self.refuse(&mut part, &error).await {
+                        Ok(()) => mended.push(*part),
+                        Err(again) if again.recovery() == Recovery::Retry => {
+                            refusals.n_entries -= 1;
+                            parts.push(*part);
+                            tokio::select! {
+                                () = tokio::time::sleep(SEARCH_AGAIN_AFTER) => {}
+                                () = self.abort.cancelled() => return Ok(false),
+                            }
+                        }
+                        Err(other) => return Err(other.into()),
+                    }
+                }
             }
         }
-        Ok(all_settled)
     }
 
-    /// Commits a batch, without the detections that Postgres refuses by name.
-    async fn commit_whole(&mut self, mut batch: Batch) -> Result<Outcome, StoreError> {
+    /// Dead-letters what Postgres refuses of the batch's only entry.
+    async fn refuse(&mut self, batch: &mut Batch, error: &StoreError) -> Result<(), StoreError> {
+        // A single row needs no search.
+        let rows = if batch.n_rows_to_store() > 1 {
+            isolation::refused_rows(&mut self.store, batch).await?
+        } else {
+            Vec::new()
+        };
+        if rows.is_empty() {
+            refuse_entry(batch, error);
+        }
+        for row in rows.iter().rev() {
+            refuse_nth(batch, row);
+        }
+        Ok(())
+    }
+
+    fn is_mostly_refused(&self, refusals: &Refusals) -> bool {
+        let rows =
+            refusals.n_rows > ROWS_FLOOR && self.guard.exceeds(refusals.n_rows, refusals.of_rows);
+        let entries = refusals.n_entries > ENTRIES_FLOOR
+            && self.guard.exceeds(refusals.n_entries, refusals.of_entries);
+        rows || entries
+    }
+
+    /// Commits a part of a batch, or says why that cannot be now. The detections that Postgres refuses by
+    /// name are taken out; a part with such refusals is then only rehearsed unless this is the last try.
+    async fn commit_part(
+        &mut self,
+        mut batch: Batch,
+        is_last_try: bool,
+        refusals: &mut Refusals,
+    ) -> Result<Outcome, StoreError> {
         let mut backoff = new_backoff();
-        let mut n_refused = 0;
+        let mut n_rounds = 0;
         let mut n_failures = 0_u32;
+        let mut n_timeouts = 0;
         loop {
             let started = tokio::time::Instant::now();
-            let failure = match self.store.commit(&batch).await {
-                Ok((settled, report)) => {
+            let done = if batch.has_refusals() && !is_last_try {
+                self.store.rehearse(&batch).await.map(|()| None)
+            } else {
+                self.store.commit(&batch).await.map(Some)
+            };
+            let failure = match done {
+                Ok(Some((settled, report))) => {
                     if n_failures > 0 {
                         info!(n_failures, "storing in Postgres again");
                     }
                     self.committed(&batch, report, started.elapsed());
                     return Ok(Outcome::Settled(settled));
                 }
+                Ok(None) => return Ok(Outcome::Mended(Box::new(batch))),
                 Err(failure) => failure,
             };
             let recovery = failure.error.recovery();
@@ -129,30 +211,36 @@ impl Committer {
             match recovery {
                 Recovery::Stop => return Err(failure.error),
                 Recovery::DeadLetter => {
-                    n_refused += 1;
-                    if n_refused > MAX_REFUSED_ROWS {
-                        return Err(failure.error);
-                    }
                     if !refuse_row(&mut batch, &failure) {
                         return Ok(Outcome::Refused(Box::new(batch), failure.error));
+                    }
+                    refusals.n_rows += 1;
+                    if self.is_mostly_refused(refusals) {
+                        return Err(failure.error);
+                    }
+                    n_rounds += 1;
+                    if n_rounds == MAX_ROUNDS && batch.entries().len() > 1 {
+                        return Ok(Outcome::TooLarge(Box::new(batch)));
                     }
                 }
                 Recovery::Retry => {
                     n_failures += 1;
+                    self.stats.commit_fails();
                     // COMMIT may have reached the server: ask the ledger first.
                     batch.may_be_known = true;
-                    if n_failures.is_power_of_two() {
-                        warn!(
-                            error = %ErrorChain(&failure.error),
-                            n_failures,
-                            n_rows = batch.n_detections(),
-                            "commit failed: trying the same batch again"
-                        );
-                    }
+                    log_failure(&failure.error, n_failures, batch.n_detections());
+                    n_timeouts = if failure.error.took_too_long() {
+                        n_timeouts + 1
+                    } else {
+                        0
+                    };
                     let wait = backoff.next().unwrap_or(MAX_BACKOFF);
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.abort.cancelled() => return Ok(Outcome::Aborted),
+                    }
+                    if n_timeouts >= MAX_TIMEOUTS && batch.entries().len() > 1 {
+                        return Ok(Outcome::TooLarge(Box::new(batch)));
                     }
                 }
             }
@@ -160,6 +248,7 @@ impl Committer {
     }
 
     fn committed(&self, batch: &Batch, report: CommitReport, elapsed: Duration) {
+        self.stats.commit_works();
         self.stats.committed(report);
         metrics::batch_committed(report, elapsed);
         debug!(
@@ -185,33 +274,61 @@ fn new_backoff() -> impl Iterator<Item = Duration> {
         .build()
 }
 
+/// Says the first, second, fourth… time in a row why a commit fails.
+fn log_failure(failure: &StoreError, n_failures: u32, n_rows: usize) {
+    if !n_failures.is_power_of_two() {
+        return;
+    }
+    let error = ErrorChain(failure);
+    // Nothing is lost, but waiting alone does not mend a full disk or a worn-out connection limit.
+    match failure.advice().filter(|_| failure.is_out_of_resources()) {
+        Some(advice) => error!(
+            %error, n_failures, n_rows, advice, "commit failed: trying the same batch again"
+        ),
+        None => warn!(%error, n_failures, n_rows, "commit failed: trying the same batch again"),
+    }
+}
+
 /// Moves the row that Postgres refused to the dead letters; `false` when Postgres named none.
 fn refuse_row(batch: &mut Batch, failure: &CommitError) -> bool {
-    let (Some(included), Some(row_idx)) = (&failure.copying, failure.refused_row()) else {
+    let (Some(included), Some(nth)) = (&failure.copying, failure.refused_row()) else {
         return false;
     };
     let Some(db) = failure.error.db_error() else {
         return false;
     };
-    batch.reject_row(included, row_idx, |entry, row_idx| {
-        warn!(
-            entry_id = entry
-                .origin
-                .as_ref()
-                .map(|origin| tracing::field::display(origin.id)),
-            row_idx,
-            sqlstate = db.code().code(),
-            error = db.message(),
-            "row refused by Postgres: dead-lettered"
-        );
-        let fields = decoder::single_row(&entry.fields, row_idx);
-        let kind = Some(wire::Kind::Detections.as_str());
-        DeadLetter {
-            row_idx: Some(row_idx),
-            kind,
-            ..refused(entry, db, fields)
-        }
+    let row = RefusedRow {
+        nth,
+        sqlstate: db.code().code().to_owned(),
+        message: db.message().to_owned(),
+    };
+    batch.reject_row(included, nth, |entry, row_idx| {
+        row_letter(entry, row_idx, &row)
     })
+}
+
+/// Moves a row of the batch's only entry to the dead letters.
+fn refuse_nth(batch: &mut Batch, row: &RefusedRow) {
+    batch.reject_nth(row.nth, |entry, row_idx| row_letter(entry, row_idx, row));
+}
+
+fn row_letter(entry: &BatchEntry, row_idx: usize, row: &RefusedRow) -> DeadLetter {
+    warn!(
+        entry_id = entry
+            .origin
+            .as_ref()
+            .map(|origin| tracing::field::display(origin.id)),
+        row_idx,
+        sqlstate = row.sqlstate,
+        error = row.message,
+        "row refused by Postgres: dead-lettered"
+    );
+    let (kind, fields) = decoder::single_row(&entry.fields, row_idx);
+    DeadLetter {
+        row_idx: Some(row_idx),
+        kind: Some(kind.as_str()),
+        ..refused(entry, &row.sqlstate, &row.message, fields)
+    }
 }
 
 /// Makes of the batch's only entry a dead letter.
@@ -227,11 +344,11 @@ fn refuse_entry(batch: &mut Batch, error: &StoreError) {
             error = db.message(),
             "entry refused by Postgres: dead-lettered"
         );
-        refused(entry, db, entry.fields.clone())
+        refused(entry, db.code().code(), db.message(), entry.fields.clone())
     });
 }
 
-fn refused(entry: &BatchEntry, db: &DbError, fields: RawFields) -> DeadLetter {
+fn refused(entry: &BatchEntry, sqlstate: &str, message: &str, fields: RawFields) -> DeadLetter {
     DeadLetter {
         // A worker's entries all come from a stream.
         origin: entry.origin.clone().unwrap_or_else(|| Origin {
@@ -242,8 +359,8 @@ fn refused(entry: &BatchEntry, db: &DbError, fields: RawFields) -> DeadLetter {
         row_idx: None,
         kind: None,
         reason: Reason::Refused,
-        message: db.message().to_owned(),
-        sqlstate: Some(db.code().code().to_owned()),
+        message: message.to_owned(),
+        sqlstate: Some(sqlstate.to_owned()),
         fields,
     }
 }

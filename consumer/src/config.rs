@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use passerby_shared::{KeyPrefix, redis_connection::RedisUrl};
+use passerby_shared::{
+    KeyPrefix,
+    redis_connection::{RedisTimeouts, RedisUrl},
+};
 use uuid::Uuid;
 
 use crate::store::{DatabaseUrl, StoreTimeouts};
@@ -43,12 +46,15 @@ pub struct WorkerConfig {
     pub trim_grace: Option<Duration>,
     /// Longest time to finish what was read when told to stop.
     pub grace_period: Duration,
+    /// Stop when more than so many percent of the entries read lately cannot be stored; 100 for never.
+    pub dead_letter_limit: u8,
     /// Stop when nothing is left to do.
     pub drain: bool,
     /// Bring the schema to this program's version at start.
     pub migrate: bool,
-    /// How long to wait for Postgres.
-    pub store_timeouts: StoreTimeouts,
+    /// A server that has been silent for so long, where an answer is due, is given up: the same work
+    /// is tried again on a new connection.
+    pub server_timeout: Duration,
 }
 
 impl WorkerConfig {
@@ -72,9 +78,28 @@ impl WorkerConfig {
             min_idle: Duration::from_secs(30),
             trim_grace: Some(Duration::from_secs(15 * 60)),
             grace_period: Duration::from_secs(25),
+            dead_letter_limit: 50,
             drain: false,
             migrate: true,
-            store_timeouts: StoreTimeouts::default(),
+            server_timeout: StoreTimeouts::default().silence,
+        }
+    }
+
+    /// How long to wait for Postgres.
+    pub(crate) fn store_timeouts(&self) -> StoreTimeouts {
+        let defaults = StoreTimeouts::default();
+        StoreTimeouts {
+            connect: defaults.connect.min(self.server_timeout),
+            silence: self.server_timeout,
+            operation: defaults.operation.max(self.server_timeout),
+        }
+    }
+
+    /// How long to wait for Redis.
+    pub(crate) fn redis_timeouts(&self) -> RedisTimeouts {
+        RedisTimeouts {
+            connect: RedisTimeouts::default().connect.min(self.server_timeout),
+            response: Some(self.server_timeout),
         }
     }
 
@@ -105,6 +130,18 @@ impl WorkerConfig {
             return no(format!(
                 "min-idle ({:?}) must be at least 100 ms",
                 self.min_idle
+            ));
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(600)).contains(&self.server_timeout) {
+            return no(format!(
+                "server-timeout ({:?}) must be 100 ms…600 s",
+                self.server_timeout
+            ));
+        }
+        if !(1..=100).contains(&self.dead_letter_limit) {
+            return no(format!(
+                "dead-letter-limit ({}) must be 1…100 percent",
+                self.dead_letter_limit
             ));
         }
         if self.committers.get() > 64 {
@@ -184,5 +221,27 @@ impl FromStr for ConsumerName {
 impl fmt::Display for ConsumerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_network_is_noticed_within_15_s_by_default() {
+        let config = WorkerConfig::new(
+            "redis://localhost".parse().unwrap(),
+            "postgresql://localhost/passerby".parse().unwrap(),
+        );
+        config.check().unwrap();
+        let limit = Duration::from_secs(15);
+        assert!(config.block + config.server_timeout <= limit);
+        assert!(config.store_timeouts().silence <= limit);
+        // A connection attempt may take twice its time: the socket, then TLS and authentication.
+        assert!(config.store_timeouts().connect * 2 <= limit);
+        assert!(config.redis_timeouts().connect * 2 <= limit);
+        let producers = RedisTimeouts::default();
+        assert!(producers.connect * 2 <= limit && producers.response.unwrap() <= limit);
     }
 }

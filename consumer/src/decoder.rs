@@ -219,19 +219,37 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("decoding panicked: {text}")
 }
 
-/// The fields of an entry that carries the detection `row_idx` of this one alone.
-pub(crate) fn single_row(fields: &RawFields, row_idx: usize) -> RawFields {
+/// The kind of an entry that was decoded before, and the fields of an entry that carries its row
+/// `row_idx` alone.
+pub(crate) fn single_row(fields: &RawFields, row_idx: usize) -> (Kind, RawFields) {
     let mut payload = Vec::new();
-    if let Ok(entry) = EntryFields::parse(pairs(fields)) {
-        // It was decoded before, so that there is nothing new to be heard of its errors.
-        drop(wire::decode_detections(entry.payload, |at, row| {
-            if let Ok(detection) = row
-                && at == row_idx
+    let Ok(entry) = EntryFields::parse(pairs(fields)) else {
+        return (Kind::Detections, row_fields(Kind::Detections, payload));
+    };
+    // There is nothing new to be heard of its errors.
+    let _heard = match entry.kind {
+        Kind::Detections => wire::decode_detections(entry.payload, |at, row| {
+            if at == row_idx
+                && let Ok(detection) = row
                 && let Ok(detection) = detection.to_detection()
             {
                 wire::encode_plain_detections(&[detection], &mut payload);
             }
-        }));
-    }
-    row_fields(Kind::Detections, payload)
+        }),
+        Kind::Tracks => wire::decode_tracks(entry.payload, |at, row| {
+            if at == row_idx
+                && let Ok(track) = row
+            {
+                wire::encode_tracks(&[track], &mut payload);
+            }
+        }),
+        Kind::Sessions => wire::decode_sessions(entry.payload, |at, row| {
+            if at == row_idx
+                && let Ok(session) = row
+            {
+                wire::encode_sessions(&[session], &mut payload);
+            }
+        }),
+    };
+    (entry.kind, row_fields(entry.kind, payload))
 }

@@ -4,6 +4,10 @@
 //! pending under its name that it never received, delivered into a connection that broke or handed over
 //! by an operator: that one grows old, and is claimed by the first worker to look, this one perhaps.
 //!
+//! A worker that has not been able to store anything for long lets go of its entries: another one may
+//! reach Postgres where it does not. Where none does, nobody reads or claims either, and the worker goes on
+//! trying with what it has.
+//!
 //! A task of its own with a connection of its own: whatever is slow, it must not be this.
 
 use std::{sync::Arc, time::Duration};
@@ -17,10 +21,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{ConsumerName, in_flight::InFlight};
+use crate::{ConsumerName, WorkerStats, in_flight::InFlight};
 
 /// Entries in one call of the script, which holds up the server for that long.
 const PAGE: usize = 500;
+
+/// After so many times `min_idle` without a commit that works, entries in work are left to others.
+const GIVE_UP_AFTER: u32 = 4;
 
 pub(crate) struct Heartbeat {
     pub(crate) link: RedisLink,
@@ -30,6 +37,7 @@ pub(crate) struct Heartbeat {
     /// Entries without a sign of life for so long are claimed by others.
     pub(crate) min_idle: Duration,
     pub(crate) in_flight: InFlight,
+    pub(crate) stats: Arc<WorkerStats>,
 }
 
 impl Heartbeat {
@@ -43,6 +51,7 @@ impl Heartbeat {
     }
 
     async fn run_on(&mut self) {
+        let mut gave_up = false;
         let mut tick = interval(self.min_idle / 4);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -50,6 +59,15 @@ impl Heartbeat {
             if self.in_flight.len() == 0 {
                 continue;
             }
+            // Perhaps it is only this worker that cannot reach Postgres.
+            if self.stats.failing_for() > GIVE_UP_AFTER * self.min_idle {
+                if !gave_up {
+                    warn!("nothing can be stored here: letting others claim the entries in work");
+                }
+                gave_up = true;
+                continue;
+            }
+            gave_up = false;
             let mut connection = match self.link.get().await {
                 Ok(connection) => connection.clone(),
                 Err(error) => {

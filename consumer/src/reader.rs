@@ -22,9 +22,6 @@ use crate::{
     stats::WorkerStats,
 };
 
-/// Slack on top of `block` before a read is given up: Redis 7.2 has been seen to block for longer
-/// than asked (redis/redis#12998).
-const BLOCK_SLACK: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How often a draining reader looks whether others are done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -36,6 +33,9 @@ pub(crate) struct Reader {
     pub(crate) group: String,
     pub(crate) consumer: ConsumerName,
     pub(crate) block: Duration,
+    /// Slack on top of `block` before a read is given up: Redis 7.2 has been seen to block for longer
+    /// than asked (redis/redis#12998).
+    pub(crate) server_timeout: Duration,
     pub(crate) min_idle: Duration,
     pub(crate) batch_rows: NonZeroUsize,
     pub(crate) batch_bytes: NonZeroUsize,
@@ -192,7 +192,7 @@ impl Reader {
                     next,
                     delivered,
                     has_nameless,
-                } = within(BLOCK_SLACK, claiming).await??;
+                } = within(self.server_timeout, claiming).await??;
                 *phase = if has_nameless {
                     Phase::HISTORY
                 } else if next != EntryId::MIN {
@@ -258,7 +258,7 @@ impl Reader {
         }
         let connection = self.link.get().await?;
         let reading = command.query_async::<Value>(connection);
-        let value = within(self.block + BLOCK_SLACK, reading).await??;
+        let value = within(self.block + self.server_timeout, reading).await??;
         Ok(reply::read_reply(value, &self.streams, history.is_some())?)
     }
 

@@ -1,6 +1,14 @@
 //! What a worker has done so far.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use crate::store::CommitReport;
 
@@ -15,6 +23,8 @@ pub struct WorkerStats {
     detections: AtomicU64,
     tracks: AtomicU64,
     dead_letters: AtomicU64,
+    /// Since when no commit has worked, once one has failed.
+    failing_since: Mutex<Option<Instant>>,
 }
 
 /// What a worker did.
@@ -42,6 +52,29 @@ impl WorkerStats {
     pub(crate) fn read(&self, n_entries: usize, n_again: usize) {
         self.entries_read.fetch_add(n_entries as u64, Relaxed);
         self.entries_redelivered.fetch_add(n_again as u64, Relaxed);
+    }
+
+    /// Notes that a commit failed for a reason that may pass.
+    pub(crate) fn commit_fails(&self) {
+        self.lock_failing().get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that a commit worked.
+    pub(crate) fn commit_works(&self) {
+        *self.lock_failing() = None;
+    }
+
+    /// How long no commit has worked.
+    pub(crate) fn failing_for(&self) -> Duration {
+        self.lock_failing()
+            .map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn lock_failing(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A time is whole whoever panicked meanwhile.
+        self.failing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn committed(&self, report: CommitReport) {

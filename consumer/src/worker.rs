@@ -18,6 +18,7 @@ use crate::{
     InvalidConfig, WorkerConfig, WorkerReport, WorkerStats,
     acker::Acker,
     committer::Committer,
+    dead_letter_guard::{DeadLetterGuard, MostlyBad},
     decoder::Decoder,
     group,
     heartbeat::Heartbeat,
@@ -58,6 +59,9 @@ pub enum WorkerError {
     /// Storing failed in a way that waiting does not mend. The entries stay pending.
     #[error("stopped storing")]
     Store(#[from] StoreError),
+    /// Most of what was read cannot be stored. The entries stay pending.
+    #[error("stopped storing")]
+    MostlyBad(#[from] MostlyBad),
     /// A bug of ours.
     #[error("a task of the worker panicked")]
     Panic(#[source] JoinError),
@@ -81,6 +85,11 @@ impl WorkerError {
             Self::Connect(error) => Some(redis_advice(error.redis_error())),
             Self::Prepare { source, .. } | Self::Ack(source) => Some(redis_advice(source)),
             Self::Read(ReadError::Redis(error)) => Some(redis_advice(error)),
+            Self::MostlyBad(_) => Some(
+                "mend the producer that writes them, or, to dead-letter them all the same, start the \
+                 worker with --dead-letter-limit 100"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -124,7 +133,7 @@ impl Worker {
     /// faults; at the start they are most likely mistakes.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         config.check()?;
-        let mut link = RedisLink::new(config.redis_url.clone(), RedisTimeouts::default());
+        let mut link = RedisLink::new(config.redis_url.clone(), config.redis_timeouts());
         let streams: Vec<_> = config
             .key_prefix
             .streams(config.shards)
@@ -142,7 +151,7 @@ impl Worker {
                 })?;
         }
         warn_of_eviction(connection).await;
-        let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
+        let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
         if config.migrate {
             store.migrate().await?;
         } else {
@@ -215,12 +224,13 @@ impl Worker {
         let reader = Reader {
             link: new_link(RedisTimeouts {
                 response: None,
-                ..RedisTimeouts::default()
+                ..config.redis_timeouts()
             }),
             streams: streams.clone(),
             group: config.group.clone(),
             consumer: config.consumer.clone(),
             block: config.block,
+            server_timeout: config.server_timeout,
             min_idle: config.min_idle,
             batch_rows: config.batch_rows,
             batch_bytes: config.batch_bytes,
@@ -240,15 +250,16 @@ impl Worker {
             abort: abort.clone(),
         };
         let heartbeat = Heartbeat {
-            link: new_link(RedisTimeouts::default()),
+            link: new_link(config.redis_timeouts()),
             streams: streams.clone(),
             group: config.group.clone(),
             consumer: config.consumer.clone(),
             min_idle: config.min_idle,
             in_flight: in_flight.clone(),
+            stats: Arc::clone(&stats),
         };
         let upkeep = Upkeep {
-            link: new_link(RedisTimeouts::default()),
+            link: new_link(config.redis_timeouts()),
             store,
             streams: streams.clone(),
             trim_grace: config.trim_grace,
@@ -274,18 +285,17 @@ impl Worker {
             .instrument(in_span.clone()),
         );
         let batches = Arc::new(Mutex::new(batches_rx));
+        let guard = DeadLetterGuard::new(config.dead_letter_limit);
         for _ in 0..config.committers.get() {
             let committer = Committer {
-                store: Store::new(config.database_url.clone(), config.store_timeouts),
+                store: Store::new(config.database_url.clone(), config.store_timeouts()),
                 batches: Arc::clone(&batches),
                 settled: settled_tx.clone(),
                 stats: Arc::clone(&stats),
+                guard: guard.clone(),
                 abort: abort.clone(),
             };
-            tasks.spawn(
-                async move { committer.run().await.map_err(WorkerError::Store) }
-                    .instrument(in_span.clone()),
-            );
+            tasks.spawn(committer.run().instrument(in_span.clone()));
         }
         drop((settled_tx, batches));
         tasks.spawn(
@@ -318,7 +328,7 @@ impl Worker {
             });
         }
         if config.drain {
-            let mut store = Store::new(config.database_url.clone(), config.store_timeouts);
+            let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
             if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {
                 warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
             }
@@ -384,7 +394,7 @@ async fn supervise(
 
 /// Leaves the group. A consumer that stays behind is harmless, so that failing is no error.
 async fn leave(config: &WorkerConfig, streams: &[Arc<StreamKey>]) {
-    let mut link = RedisLink::new(config.redis_url.clone(), RedisTimeouts::default());
+    let mut link = RedisLink::new(config.redis_url.clone(), config.redis_timeouts());
     let Ok(connection) = link.get().await else {
         return;
     };

@@ -9,6 +9,7 @@ use std::{
 
 use passerby_consumer::{
     Worker, WorkerConfig, WorkerReport,
+    ops::{self, RequeueReport, Target},
     store::{DatabaseUrl, DeadLetterFilter, DeadLetterRecord, Store},
 };
 use passerby_shared::{
@@ -387,6 +388,22 @@ impl Env {
         self.store()
             .await
             .query_dead_letters(&filter)
+            .await
+            .unwrap()
+    }
+
+    /// Puts all dead letters back into their stream.
+    pub async fn requeue_all(&self) -> RequeueReport {
+        let mut target = Target {
+            link: RedisLink::new(self.redis_url(), RedisTimeouts::default()),
+            streams: vec![self.stream()],
+            group: GROUP.to_owned(),
+        };
+        let all = DeadLetterFilter {
+            limit: 10_000,
+            ..DeadLetterFilter::default()
+        };
+        ops::requeue(&mut target, &mut self.store().await, &all, false)
             .await
             .unwrap()
     }

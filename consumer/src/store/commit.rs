@@ -5,7 +5,10 @@
 //! the keys one by one, and stores the rows of those alone that were not there. A batch with an
 //! entry that was redelivered goes the careful way from the start.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use passerby_shared::IdempotencyKey;
@@ -13,7 +16,7 @@ use tokio_postgres::Statement;
 
 use super::{
     Store, StoreError,
-    connection::{Connection, within},
+    connection::{Connection, answer, within},
     copy::{self, COPY_DETECTIONS, COPY_LEDGER},
     dead_letters, ledger, sessions, tracks,
 };
@@ -45,12 +48,6 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The entries of both.
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        self.origins.extend(other.origins);
-        self
-    }
-
     /// Where the entries stand in Redis.
     pub fn into_origins(self) -> Vec<Origin> {
         self.origins
@@ -72,14 +69,22 @@ pub struct CommitReport {
     pub dead_letters: usize,
 }
 
-/// Every commit waits for the WAL's flush whatever the server's default, since the acknowledgement
-/// that follows cannot be taken back. The timeouts bound what a stalled worker can hold up.
-const BEGIN: &str = "\
-BEGIN ISOLATION LEVEL READ COMMITTED;
-SET LOCAL synchronous_commit = on;
-SET LOCAL lock_timeout = '5s';
-SET LOCAL statement_timeout = '30s';
-SET LOCAL idle_in_transaction_session_timeout = '15s'";
+/// Begins a transaction. Every commit waits for the WAL's flush whatever the server's default, since
+/// the acknowledgement that follows cannot be taken back. The timeouts bound what a stalled worker can
+/// hold up, and what a slow server can hold up here.
+fn begin_transaction(silence: Duration) -> String {
+    let ms = |duration: Duration| duration.as_millis().max(1);
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SET LOCAL synchronous_commit = on;
+         SET LOCAL lock_timeout = {};
+         SET LOCAL statement_timeout = {};
+         SET LOCAL idle_in_transaction_session_timeout = {}",
+        ms(silence * 2 / 5),
+        ms(silence * 4 / 5),
+        ms(silence * 5 / 4),
+    )
+}
 
 /// A commit that failed, with the entries whose rows were in the COPY when it did.
 #[derive(Debug)]
@@ -149,9 +154,38 @@ impl Store {
             }
             Err(error) => {
                 self.partitions.forget();
+                if error.is_lock_timeout() {
+                    self.end_stalled_commits().await;
+                }
                 Err(CommitError { error, copying })
             }
         }
+    }
+}
+
+impl Store {
+    /// Writes the rows of a batch as a commit would, and takes them back. Tells so whether Postgres
+    /// would store them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit`].
+    pub(crate) async fn rehearse(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let mut connection = self.begin().await?;
+        let limit = self.limit();
+        let mut copying = None;
+        let done = within("try rows", limit, async {
+            let all: Vec<usize> = (0..batch.entries().len()).collect();
+            begin(&connection, batch, &all).await?;
+            write_rows(&mut connection, batch, &all, &mut copying).await?;
+            // What is deferred to the commit would otherwise never be heard of.
+            let ending = "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK";
+            let ending = connection.client.batch_execute(ending);
+            answer(connection.silence, "check deferred constraints", ending).await
+        })
+        .await;
+        self.end(connection, done)
+            .map_err(|error| CommitError { error, copying })
     }
 }
 
@@ -164,24 +198,18 @@ async fn fast_path(
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     begin(connection, batch, &all).await?;
     let statement = prepared(connection, Copy::Ledger).await?;
-    match copy::copy_in(&connection.client, &statement, [ledger::encode(batch)]).await {
+    let doing = format!("copy {} rows into `ledger`", all.len());
+    match copy::copy_in(connection, &doing, &statement, [ledger::encode(batch)]).await {
         Ok(_) => {}
         Err(error) if ledger::is_taken(&error) => {
-            connection
-                .client
-                .batch_execute("ROLLBACK")
-                .await
-                .map_err(StoreError::statement("roll back"))?;
+            let rolling_back = connection.client.batch_execute("ROLLBACK");
+            answer(connection.silence, "roll back", rolling_back).await?;
             return Ok(None);
         }
-        Err(error) => {
-            return Err(StoreError::statement(format!(
-                "copy {} rows into `ledger`",
-                batch.entries().len()
-            ))(error));
-        }
+        Err(error) => return Err(error),
     }
     let mut report = write_rows(connection, batch, &all, copying).await?;
+    report.dead_letters = write_dead_letters(connection, batch, &all).await?;
     commit(connection).await?;
     report.entries = all.len();
     Ok(Some(report))
@@ -195,20 +223,21 @@ async fn careful_path(
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     begin(connection, batch, &all).await?;
-    let new: HashSet<IdempotencyKey> = ledger::insert_new(&connection.client, batch)
-        .await
-        .map_err(StoreError::statement(format!(
-            "insert {} rows into `ledger`",
-            all.len()
-        )))?
-        .into_iter()
-        .collect();
+    let new: HashSet<IdempotencyKey> = answer(
+        connection.silence,
+        format!("insert {} rows into `ledger`", all.len()),
+        ledger::insert_new(&connection.client, batch),
+    )
+    .await?
+    .into_iter()
+    .collect();
     let included: Vec<usize> = all
         .iter()
         .copied()
         .filter(|&at| new.contains(&batch.entries()[at].key))
         .collect();
     let mut report = write_rows(connection, batch, &included, copying).await?;
+    report.dead_letters = write_dead_letters(connection, batch, &included).await?;
     commit(connection).await?;
     report.entries = included.len();
     report.duplicates = all.len() - included.len();
@@ -225,21 +254,23 @@ async fn begin(
         .flat_map(|&at| &batch.entries()[at].session_ids)
         .map(String::as_str)
         .collect();
+    let silence = connection.silence;
+    let begin = begin_transaction(silence);
     // Both requests leave in one packet: the driver pipelines what is polled together.
     let (begun, joined) = futures_util::join!(
-        connection.client.batch_execute(BEGIN),
-        sessions::join(&connection.client, &session_ids),
+        answer(silence, "begin", connection.client.batch_execute(&begin)),
+        answer(
+            silence,
+            "lock rows of `sessions`",
+            sessions::join(&connection.client, &session_ids)
+        ),
     );
-    begun.map_err(StoreError::statement("begin"))?;
-    joined.map_err(StoreError::statement("lock rows of `sessions`"))
+    begun.and(joined)
 }
 
 async fn commit(connection: &Connection) -> Result<(), StoreError> {
-    connection
-        .client
-        .batch_execute("COMMIT")
-        .await
-        .map_err(StoreError::statement("commit"))
+    let committing = connection.client.batch_execute("COMMIT");
+    answer(connection.silence, "commit", committing).await
 }
 
 async fn write_rows(
@@ -249,49 +280,47 @@ async fn write_rows(
     copying: &mut Option<Vec<usize>>,
 ) -> Result<CommitReport, StoreError> {
     let mut report = CommitReport::default();
+    let silence = connection.silence;
     let pieces = pieces(batch, included);
     if !pieces.is_empty() {
         let statement = prepared(connection, Copy::Detections).await?;
         *copying = Some(included.to_vec());
-        report.detections = copy::copy_in(&connection.client, &statement, pieces)
-            .await
-            .map_err(StoreError::statement(format!(
-                "copy {} rows into `detections`",
-                batch.n_detections()
-            )))?;
+        let doing = format!("copy {} rows into `detections`", batch.n_detections());
+        report.detections = copy::copy_in(connection, &doing, &statement, pieces).await?;
         *copying = None;
     }
+    let client = &connection.client;
     let entries = || included.iter().map(|&at| &batch.entries()[at]);
     let merged = tracks::merged(entries().flat_map(|entry| &batch.tracks[entry.tracks.clone()]));
     if !merged.is_empty() {
-        report.tracks =
-            tracks::upsert(&connection.client, &merged)
-                .await
-                .map_err(StoreError::statement(format!(
-                    "upsert {} rows into `tracks`",
-                    merged.len()
-                )))?;
+        let doing = format!("upsert {} rows into `tracks`", merged.len());
+        report.tracks = answer(silence, doing, tracks::upsert(client, &merged)).await?;
     }
     for entry in entries() {
         for session in &batch.sessions[entry.sessions.clone()] {
-            sessions::announce(&connection.client, session)
-                .await
-                .map_err(StoreError::statement("upsert a row into `sessions`"))?;
+            let announcing = sessions::announce(client, session);
+            answer(silence, "upsert a row into `sessions`", announcing).await?;
         }
     }
-    let letters: Vec<_> = entries()
-        .flat_map(|entry| &batch.dead_letters[entry.dead_letters.clone()])
+    Ok(report)
+}
+
+/// Writes the dead letters of the included entries and returns how many there are.
+async fn write_dead_letters(
+    connection: &Connection,
+    batch: &Batch,
+    included: &[usize],
+) -> Result<usize, StoreError> {
+    let letters: Vec<_> = included
+        .iter()
+        .flat_map(|&at| &batch.dead_letters[batch.entries()[at].dead_letters.clone()])
         .collect();
     if !letters.is_empty() {
-        dead_letters::insert(&connection.client, &letters)
-            .await
-            .map_err(StoreError::statement(format!(
-                "insert {} rows into `dead_letters`",
-                letters.len()
-            )))?;
+        let doing = format!("insert {} rows into `dead_letters`", letters.len());
+        let inserting = dead_letters::insert(&connection.client, &letters);
+        answer(connection.silence, doing, inserting).await?;
     }
-    report.dead_letters = letters.len();
-    Ok(report)
+    Ok(letters.len())
 }
 
 /// The COPY data of the included entries: one piece where they are all of the batch.
@@ -324,25 +353,17 @@ async fn prepared(connection: &mut Connection, which: Copy) -> Result<Statement,
     if let Some(statement) = slot {
         return Ok(statement.clone());
     }
-    let statement = connection
-        .client
-        .prepare(sql)
-        .await
-        .map_err(StoreError::statement("prepare a COPY"))?;
+    let preparing = connection.client.prepare(sql);
+    let statement = answer(connection.silence, "prepare a COPY", preparing).await?;
     Ok(slot.insert(statement).clone())
 }
 
 impl Connection {
     /// A bare COPY in a transaction of its own; see [`Store::copy_raw`].
     pub(super) async fn copy_raw(&self, tuples: Bytes) -> Result<u64, StoreError> {
-        let failed = || StoreError::statement("copy into `detections`");
-        let statement = self
-            .client
-            .prepare(COPY_DETECTIONS)
-            .await
-            .map_err(failed())?;
-        copy::copy_in(&self.client, &statement, [tuples])
-            .await
-            .map_err(failed())
+        let doing = "copy into `detections`";
+        let preparing = self.client.prepare(COPY_DETECTIONS);
+        let statement = answer(self.silence, doing, preparing).await?;
+        copy::copy_in(self, doing, &statement, [tuples]).await
     }
 }

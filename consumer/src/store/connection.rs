@@ -1,6 +1,7 @@
 //! The store's one connection: made when needed, thrown away when in doubt.
 
 use std::{
+    borrow::Cow,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -16,8 +17,12 @@ use super::{DatabaseUrl, StoreError, partitions::KnownPartitions, tls};
 pub struct StoreTimeouts {
     /// Longest wait for a connection with TLS and authentication.
     pub connect: Duration,
-    /// Longest wait for one operation as a whole. `statement_timeout` does not bound a COPY whose
-    /// client stalls, nor a network that swallows packets; this does.
+    /// Longest silence of the server within a commit: so long for the answer to each statement, and
+    /// for each piece of a COPY to leave. `statement_timeout` does not bound a COPY whose client
+    /// stalls, nor a network that swallows packets; this does. The server is told to give up a little
+    /// earlier, so that a slow server says so, and only a dead connection is silent.
+    pub silence: Duration,
+    /// Longest wait for one operation as a whole.
     pub operation: Duration,
 }
 
@@ -25,6 +30,7 @@ impl Default for StoreTimeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
+            silence: Duration::from_secs(12),
             operation: Duration::from_secs(60),
         }
     }
@@ -49,6 +55,8 @@ pub struct Store {
 /// A connection with the statements prepared on it.
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// See [`StoreTimeouts::silence`].
+    pub(super) silence: Duration,
     pub(super) copy_detections: Option<Statement>,
     pub(super) copy_ledger: Option<Statement>,
     /// Why the connection ended: the driver gives the server's last words only to the task that
@@ -87,7 +95,7 @@ impl Store {
     async fn take_connection(&mut self) -> Result<Connection, StoreError> {
         match self.connection.take() {
             Some(connection) if !connection.client.is_closed() => Ok(connection),
-            _ => Connection::open(&self.url, self.timeouts.connect).await,
+            _ => Connection::open(&self.url, self.timeouts).await,
         }
     }
 
@@ -99,6 +107,10 @@ impl Store {
     /// Longest wait for one operation.
     pub(super) fn limit(&self) -> Duration {
         self.timeouts.operation
+    }
+
+    pub(super) fn timeouts(&self) -> StoreTimeouts {
+        self.timeouts
     }
 
     /// Ends an operation. The connection is kept only if the operation succeeded: after a failure
@@ -141,8 +153,35 @@ pub(super) async fn within<T>(
     }
 }
 
+/// Waits for the answer to a statement, no longer than `silence`.
+pub(super) async fn answer<T>(
+    silence: Duration,
+    doing: impl Into<Cow<'static, str>>,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    let doing = doing.into();
+    match tokio::time::timeout(silence, statement).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(StoreError::Statement { doing, source }),
+        Err(_) => Err(StoreError::TimedOut {
+            doing,
+            seconds: silence.as_secs(),
+        }),
+    }
+}
+
+/// The server notices a client that is gone, too: what a lost transaction holds, others wait for.
+/// Settings that a server does not have are left out; on Unix sockets those of TCP do nothing.
+const NOTICE_LOST_CLIENTS: &str = "\
+SELECT set_config(name, value, false)
+FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '3'),
+             ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '10000'),
+             ('client_connection_check_interval', '5000')) AS wanted (name, value)
+JOIN pg_settings USING (name)";
+
 impl Connection {
-    async fn open(url: &DatabaseUrl, limit: Duration) -> Result<Self, StoreError> {
+    async fn open(url: &DatabaseUrl, timeouts: StoreTimeouts) -> Result<Self, StoreError> {
+        let limit = timeouts.connect;
         let mut config = url.config().clone();
         config
             .connect_timeout(limit)
@@ -155,7 +194,11 @@ impl Connection {
         }
         let last_words = Arc::new(Mutex::new(None));
         // The driver's own timeout covers each socket, not TLS and authentication.
-        let connecting = Self::connect_client(&config, Arc::clone(&last_words));
+        let connecting = async {
+            let client = Self::connect_client(&config, Arc::clone(&last_words)).await?;
+            client.simple_query(NOTICE_LOST_CLIENTS).await?;
+            Ok(client)
+        };
         let client = match tokio::time::timeout(limit * 2, connecting).await {
             Ok(Ok(client)) => client,
             Ok(Err(source)) => {
@@ -173,6 +216,7 @@ impl Connection {
         };
         Ok(Self {
             client,
+            silence: timeouts.silence,
             copy_detections: None,
             copy_ledger: None,
             last_words,

@@ -10,7 +10,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use passerby_shared::{DetectionRef, Gender};
-use tokio_postgres::{Client, Statement, error::DbError};
+use tokio_postgres::{Statement, error::DbError};
+
+use super::{
+    StoreError,
+    connection::{Connection, answer},
+};
 
 /// Signature, flags and length of the header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -102,30 +107,37 @@ pub(crate) fn tuple_len(tuples: &[u8]) -> Option<usize> {
     (len <= tuples.len()).then_some(len)
 }
 
-/// Sends tuples as one COPY.
+/// Sends tuples as one COPY. The server takes each piece, and answers in the end, within `silence`.
 pub(super) async fn copy_in(
-    client: &Client,
+    connection: &Connection,
+    doing: &str,
     statement: &Statement,
     pieces: impl IntoIterator<Item = Bytes>,
-) -> Result<u64, tokio_postgres::Error> {
-    let sink = client.copy_in::<_, Bytes>(statement).await?;
+) -> Result<u64, StoreError> {
+    let silence = connection.silence;
+    let doing = || doing.to_owned();
+    let sink = connection.client.copy_in::<_, Bytes>(statement);
+    let sink = answer(silence, doing(), sink).await?;
     let mut sink = std::pin::pin!(sink);
     // Errors while feeding are the server's verdict on earlier rows, or the end of the connection;
     // either way `finish` knows more.
-    let mut fed = sink.feed(Bytes::from_static(HEADER)).await;
+    let mut fed = answer(silence, doing(), sink.feed(Bytes::from_static(HEADER))).await;
     'feed: for mut piece in pieces {
         while !piece.is_empty() {
             if fed.is_err() {
                 break 'feed;
             }
             let chunk = piece.split_to(piece.len().min(CHUNK_BYTES));
-            fed = sink.feed(chunk).await;
+            fed = answer(silence, doing(), sink.feed(chunk)).await;
         }
     }
     if fed.is_ok() {
-        fed = sink.feed(Bytes::from_static(TRAILER)).await;
+        fed = answer(silence, doing(), sink.feed(Bytes::from_static(TRAILER))).await;
     }
-    match (fed, sink.as_mut().finish().await) {
+    if let Err(timed_out @ StoreError::TimedOut { .. }) = fed {
+        return Err(timed_out);
+    }
+    match (fed, answer(silence, doing(), sink.as_mut().finish()).await) {
         (Ok(()), finished) => finished,
         (Err(_), Err(finished)) => Err(finished),
         // Never report success for rows that were not sent.

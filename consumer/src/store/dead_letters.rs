@@ -34,6 +34,11 @@ impl Reason {
             Self::Panic => "panic",
         }
     }
+
+    /// The entry's data is at fault, and not what happened to it.
+    pub(crate) const fn is_of_the_data(self) -> bool {
+        !matches!(self, Self::Lost)
+    }
 }
 
 /// A row, or a whole entry, that cannot be stored.

@@ -117,6 +117,26 @@ impl StoreError {
         }
     }
 
+    /// Somebody else held a lock for too long.
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        self.db_error()
+            .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// The server has no memory, disk or connection left.
+    pub(crate) fn is_out_of_resources(&self) -> bool {
+        self.db_error()
+            .is_some_and(|db| db.code().code().starts_with("53"))
+    }
+
+    /// The operation took too long, or was cancelled: a smaller one may do.
+    pub(crate) fn took_too_long(&self) -> bool {
+        matches!(self, Self::TimedOut { .. })
+            || self
+                .db_error()
+                .is_some_and(|db| *db.code() == SqlState::QUERY_CANCELED)
+    }
+
     /// What an operator can do, in a few words.
     pub fn advice(&self) -> Option<String> {
         let url = match self {

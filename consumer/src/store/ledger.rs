@@ -39,8 +39,8 @@ pub(super) fn encode(batch: &Batch) -> Bytes {
 }
 
 /// Whether an error says that a key is in the ledger already.
-pub(super) fn is_taken(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_some_and(|db| {
+pub(super) fn is_taken(error: &StoreError) -> bool {
+    error.db_error().is_some_and(|db| {
         *db.code() == SqlState::UNIQUE_VIOLATION && db.constraint() == Some("ledger_pkey")
     })
 }

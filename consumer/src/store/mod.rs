@@ -30,6 +30,7 @@ mod migrations;
 mod partitions;
 mod sessions;
 mod sources;
+mod stalled;
 mod tls;
 mod tracks;
 

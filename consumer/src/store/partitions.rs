@@ -147,10 +147,12 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
     Ok(false)
 }
 
+/// Somebody is in the way: with a lock, or with so many rows in the quarantine that they do not move
+/// in time.
 fn is_lock_timeout(error: &StoreError) -> bool {
-    error
-        .db_error()
-        .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
+    error.db_error().is_some_and(|db| {
+        [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(db.code())
+    })
 }
 
 async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {

@@ -1,15 +1,9 @@
-use passerby_consumer::{
-    Worker, WorkerError,
-    ops::{self, Target},
-    store::DeadLetterFilter,
-};
-use passerby_shared::{
-    Detection,
-    redis_connection::{RedisLink, RedisTimeouts},
-    wire,
-};
+use std::time::Duration;
+
+use passerby_consumer::{Worker, WorkerConfig, WorkerError};
+use passerby_shared::{Detection, wire};
 use passerby_tests::{
-    Env, GROUP,
+    Env,
     fixtures::{detection, detections, key, track},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +18,14 @@ async fn assert_one_transaction(env: &Env) {
         )
         .await;
     assert_eq!(n_transactions, 1);
+}
+
+/// A worker that takes all there is into one batch.
+fn one_batch(env: &Env) -> WorkerConfig {
+    WorkerConfig {
+        linger: Duration::from_secs(1),
+        ..env.worker_config()
+    }
 }
 
 fn spoilt(id: i64, spoil: impl FnOnce(&mut Detection)) -> Detection {
@@ -183,25 +185,144 @@ async fn a_row_that_only_postgres_refuses_is_dead_lettered_alone() {
 }
 
 #[tokio::test]
-async fn an_entry_of_which_postgres_names_no_row_is_dead_lettered_alone() {
+async fn a_row_that_postgres_refuses_without_naming_it_is_dead_lettered_alone() {
     let env = Env::start().await;
     env.execute("ALTER TABLE tracks ADD CONSTRAINT no_loiterers CHECK (detection_count < 100)")
         .await;
     env.publish(&detections(0..10)).await;
     env.publish_tracks(&[track(1, 5)]).await;
-    env.publish_tracks(&[track(2, 500)]).await;
-    env.publish_tracks(&[track(3, 5)]).await;
+    env.publish_tracks(&[track(2, 5), track(3, 500), track(4, 5), track(5, 600)])
+        .await;
+    env.publish_tracks(&[track(6, 5)]).await;
+    env.publish_tracks(&[track(7, 700)]).await;
     env.publish(&detections(10..20)).await;
 
     let report = env.run_worker_drain().await;
 
-    assert_eq!((report.detections, report.dead_letters), (20, 1));
+    assert_eq!((report.detections, report.dead_letters), (20, 3));
     let letters = env.dead_letters().await;
-    assert_eq!(letters[0].sqlstate.as_deref(), Some("23514"));
-    assert_eq!(letters[0].row_idx, None);
-    let n_tracks: i64 = env.value("SELECT count(*) FROM tracks").await;
-    assert_eq!(n_tracks, 2);
+    let mut rows: Vec<_> = letters.iter().map(|letter| letter.row_idx).collect();
+    rows.sort();
+    assert_eq!(rows, [None, Some(1), Some(3)]);
+    for letter in &letters {
+        assert_eq!(letter.sqlstate.as_deref(), Some("23514"));
+    }
+    let stored: Vec<i64> = env
+        .value("SELECT array_agg(track_id ORDER BY track_id) FROM tracks")
+        .await;
+    assert_eq!(stored, [1, 2, 4, 6]);
     env.assert_settled_once(20).await;
+
+    // What is dead-lettered is whole: put back after the constraint is gone, it is stored.
+    env.execute("ALTER TABLE tracks DROP CONSTRAINT no_loiterers")
+        .await;
+    env.requeue_all().await;
+    env.run_worker_drain().await;
+    let stored: Vec<i64> = env
+        .value("SELECT array_agg(track_id ORDER BY track_id) FROM tracks")
+        .await;
+    assert_eq!(stored, [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn rows_that_a_deferred_constraint_refuses_are_found_by_halving() {
+    let env = Env::start().await;
+    env.execute(
+        "CREATE FUNCTION refuse_giants() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.bbox_height > 1000 THEN
+                 RAISE EXCEPTION 'a giant' USING ERRCODE = '23514', CONSTRAINT = 'no_giants';
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER no_giants AFTER INSERT ON detections
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_giants()",
+    )
+    .await;
+    env.publish(&detections(0..10)).await;
+    let mut rows = with_bad_rows(); // 3, 5 and 9 are bad in themselves
+    for id in [4, 8] {
+        rows[id].bbox_height = 5_000.0;
+    }
+    env.publish(&rows).await;
+    env.publish(&detections(20..30)).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (25, 5));
+    let expected = [
+        BAD_ROWS[0],
+        "refused 4: a giant",
+        BAD_ROWS[1],
+        "refused 8: a giant",
+        BAD_ROWS[2],
+    ];
+    assert_eq!(env.dead_letter_texts().await, expected);
+    assert_eq!(env.n_pending().await, 0);
+}
+
+#[tokio::test]
+async fn more_refused_rows_than_one_search_finds_are_all_found() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000)")
+        .await;
+    for entry in 0..10 {
+        let mut rows = detections(entry * 50..entry * 50 + 50);
+        for row in rows.iter_mut().step_by(4) {
+            row.bbox_height = 5_000.0;
+        }
+        env.publish(&rows).await;
+    }
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (370, 130));
+    assert_eq!(env.n_pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_would_dead_letter_most_rows_stops_and_dead_letters_none() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_one CHECK (bbox_height < 0)")
+        .await;
+    env.publish_entries(10, 50).await;
+
+    let worker = Worker::start(one_batch(&env)).await.unwrap();
+    let error = worker.run(CancellationToken::new()).await.unwrap_err();
+
+    assert!(matches!(error, WorkerError::Store(_)), "{error:?}");
+    assert_eq!(env.n_pending().await, 10);
+    assert_eq!(env.dead_letters().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_can_read_hardly_anything_stops_and_dead_letters_none() {
+    let env = Env::start().await;
+    env.publish(&detections(0..10)).await;
+    for _ in 0..100 {
+        env.publish_entry(&[("v", b"9"), ("p", b"\x90")]).await;
+    }
+
+    let worker = Worker::start(one_batch(&env)).await.unwrap();
+    let error = worker.run(CancellationToken::new()).await.unwrap_err();
+
+    assert!(matches!(error, WorkerError::MostlyBad(_)), "{error:?}");
+    assert!(
+        error
+            .advice()
+            .is_some_and(|a| a.contains("--dead-letter-limit 100"))
+    );
+    assert_eq!(env.n_pending().await, 101);
+    assert_eq!(env.dead_letters().await.len(), 0);
+
+    // An operator may decide otherwise.
+    env.drain_with(WorkerConfig {
+        dead_letter_limit: 100,
+        ..env.claiming_config(Duration::from_millis(100))
+    })
+    .await;
+    assert_eq!(env.dead_letters().await.len(), 100);
+    env.assert_settled_once(10).await;
 }
 
 #[tokio::test]
@@ -213,12 +334,13 @@ async fn a_batch_of_which_most_is_refused_stops_the_worker_and_stays_pending() {
         env.publish_tracks(&[track(id, 5)]).await;
     }
 
-    let worker = Worker::start(env.worker_config()).await.unwrap();
+    let worker = Worker::start(one_batch(&env)).await.unwrap();
     let ended = worker.run(CancellationToken::new()).await;
 
     let error = ended.unwrap_err();
     assert!(matches!(error, WorkerError::Store(_)), "{error:?}");
     assert_eq!(env.n_pending().await, 30);
+    assert_eq!(env.dead_letters().await.len(), 0);
 }
 
 #[tokio::test]
@@ -234,20 +356,8 @@ async fn a_dead_letter_put_back_twice_is_stored_once() {
     env.execute("ALTER TABLE detections DROP CONSTRAINT no_giants")
         .await;
 
-    let mut target = Target {
-        link: RedisLink::new(env.redis_url(), RedisTimeouts::default()),
-        streams: vec![env.stream()],
-        group: GROUP.to_owned(),
-    };
-    let all = DeadLetterFilter {
-        limit: 100,
-        ..DeadLetterFilter::default()
-    };
-    let mut store = env.store().await;
     for _ in 0..2 {
-        let report = ops::requeue(&mut target, &mut store, &all, false)
-            .await
-            .unwrap();
+        let report = env.requeue_all().await;
         assert_eq!((report.matched, report.requeued), (1, 1));
         env.run_worker_drain().await;
     }

@@ -20,6 +20,7 @@ mod partitions_are_there_when_needed;
 mod producer_keeps_its_books;
 mod queries_answer;
 mod sessions_count_people;
+mod silence_is_noticed;
 mod stopping_is_graceful;
 mod store_keeps_what_it_is_given;
 mod strangers_need_one_command;
