@@ -4,6 +4,7 @@
 //! a value valid, the wire format of a stream entry, the names of the keys in Redis, and how a
 //! connection to Redis is made and judged. There is no Postgres in this crate.
 
+pub mod backlog;
 mod detection;
 mod embedding;
 mod entry_id;
@@ -17,6 +18,7 @@ mod track_builder;
 mod validate;
 pub mod wire;
 
+pub use backlog::Backlog;
 pub use detection::{Detection, DetectionRef, Gender, UnknownGender};
 pub use embedding::Embedding;
 pub use entry_id::{EntryId, InvalidEntryId};

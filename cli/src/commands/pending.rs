@@ -58,13 +58,16 @@ pub(crate) async fn run(args: PendingArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     output::line(&format!("{} pending", grouped(report.total)));
-    match report.undelivered {
-        Some(0) => {}
-        Some(n) => output::line(&format!(
-            "about {} more not read by any worker yet",
-            grouped(n)
-        )),
-        None => output::line("Redis cannot tell how many more no worker has read yet"),
+    if report.undelivered > 0 {
+        let about = if report.undelivered_is_exact {
+            ""
+        } else {
+            "about "
+        };
+        output::line(&format!(
+            "{about}{} more not read by any worker yet",
+            grouped(report.undelivered)
+        ));
     }
     for held in &report.consumers {
         let count = grouped(held.n_entries);

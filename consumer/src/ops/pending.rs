@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use passerby_shared::{EntryId, StreamKey};
-use redis::{Cmd, Value, from_redis_value, streams::StreamInfoGroupsReply};
+use passerby_shared::{EntryId, StreamKey, backlog};
+use redis::{Cmd, Value, from_redis_value};
 
 use super::{OpsError, Target};
 
@@ -26,8 +26,10 @@ pub struct PendingFilter {
 pub struct PendingReport {
     /// Pending entries in all streams, whatever the filter.
     pub total: u64,
-    /// Entries that no worker has read yet, as Redis estimates it; `None` where it cannot tell.
-    pub undelivered: Option<u64>,
+    /// Entries that no worker has read yet.
+    pub undelivered: u64,
+    /// Whether that is known; else it is an estimate, which is never more than the streams' length.
+    pub undelivered_is_exact: bool,
     /// How many each consumer holds, whatever the filter.
     pub consumers: Vec<ConsumerPending>,
     /// The entries that match, oldest first.
@@ -75,7 +77,7 @@ pub async fn pending(
     filter: &PendingFilter,
 ) -> Result<PendingReport, OpsError> {
     let mut report = PendingReport {
-        undelivered: Some(0),
+        undelivered_is_exact: true,
         ..PendingReport::default()
     };
     let connection = target.link.get().await?;
@@ -88,18 +90,11 @@ pub async fn pending(
             .await
             .map_err(OpsError::redis("list pending entries", stream))?;
         report.total += total;
-        let groups: StreamInfoGroupsReply = redis::cmd("XINFO")
-            .arg("GROUPS")
-            .arg(stream)
-            .query_async(connection)
+        let backlog = backlog::measure(connection, stream, &target.group)
             .await
-            .map_err(OpsError::redis("look at the groups", stream))?;
-        let lag = groups
-            .groups
-            .iter()
-            .find(|group| group.name == target.group);
-        let lag = lag.and_then(|group| group.lag).map(|lag| lag as u64);
-        report.undelivered = report.undelivered.zip(lag).map(|(sum, lag)| sum + lag);
+            .map_err(OpsError::redis("measure the backlog", stream))?;
+        report.undelivered += backlog.undelivered;
+        report.undelivered_is_exact &= backlog.is_exact;
         let consumers: Vec<(String, u64)> = match consumers {
             Value::Nil => Vec::new(),
             some => from_redis_value(some).unwrap_or_default(),

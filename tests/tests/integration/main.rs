@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod ack_follows_commit;
+mod backlogs_are_measured;
 mod bad_input_is_explained;
 mod bad_rows_cost_no_neighbours;
 mod commands_explain_bad_input;

@@ -89,6 +89,7 @@ async fn pending_as_json_with_filters() {
         json!({
             "total": 3,
             "undelivered": 0,
+            "undelivered_is_exact": true,
             "consumers": [
                 { "stream": stream, "consumer": "gate-host", "n_entries": 2 },
                 { "stream": stream, "consumer": "yard-host", "n_entries": 1 },
