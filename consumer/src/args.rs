@@ -219,6 +219,18 @@ pub struct WorkerArgs {
     /// Never remove stored entries from the stream: somebody else does.
     #[arg(long, env = "PASSERBY_NO_TRIM", value_parser = BoolishValueParser::new())]
     no_trim: bool,
+    /// How long the ledger remembers what was stored. An entry that comes back later, as from a producer
+    /// that was cut off for longer, becomes the dead letter `too-old` instead of being stored twice.
+    #[arg(long, env = "PASSERBY_LEDGER_RETENTION", value_name = "TIME", default_value = "7d",
+          value_parser = parse_duration)]
+    ledger_retention: Duration,
+    /// Keep detections for so long, in whole days, and drop older ones [default: for ever].
+    #[arg(long, env = "PASSERBY_RETENTION", value_name = "TIME", value_parser = parse_duration)]
+    retention: Option<Duration>,
+    /// Remove a consumer from the group that holds nothing and has not been heard of for so long.
+    #[arg(long, env = "PASSERBY_CONSUMER_EXPIRY", value_name = "TIME", default_value = "1h",
+          value_parser = parse_duration)]
+    consumer_expiry: Duration,
     /// Longest time to finish what was read when told to stop.
     #[arg(long, env = "PASSERBY_GRACE_PERIOD", value_name = "TIME", default_value = "25s",
           value_parser = parse_duration)]
@@ -275,6 +287,9 @@ impl TryFrom<WorkerArgs> for WorkerConfig {
             trim_grace: (!args.no_trim).then_some(args.trim_grace),
             grace_period: args.grace_period,
             server_timeout: args.server_timeout,
+            ledger_retention: Some(args.ledger_retention),
+            retention: args.retention,
+            consumer_expiry: args.consumer_expiry,
             dead_letter_limit: args.dead_letter_limit,
             drain: args.drain,
             migrate: !args.no_migrate,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{
     Detection, DetectionRef, EntryId, IdempotencyKey, Session, StreamKey, Track,
 };
@@ -33,6 +33,9 @@ pub struct BatchEntry {
     pub key: IdempotencyKey,
     /// Where it stands in Redis; `None` when it did not come through a stream.
     pub origin: Option<Origin>,
+    /// When its key was made, by the key's own account; `None` for a key that does not tell, which the
+    /// ledger never forgets.
+    pub made_at: Option<DateTime<Utc>>,
     /// Rows it carries, good and bad.
     pub n_rows: usize,
     /// Its detections' bytes within the batch's COPY data.
@@ -115,6 +118,11 @@ impl Batch {
         (first, rest)
     }
 
+    /// Whether the key of some entry was made before this time.
+    pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
+        self.entries.iter().any(|e| e.is_older_than(horizon))
+    }
+
     /// Whether Postgres has refused something of it.
     pub(crate) fn has_refusals(&self) -> bool {
         let refused = |letter: &DeadLetter| letter.reason == Reason::Refused;
@@ -154,6 +162,7 @@ impl Batch {
         };
         let entries = self.entries.first().map(|entry| BatchEntry {
             key: entry.key,
+            made_at: None,
             origin: None,
             n_rows: rows.len(),
             tuples: 0..part.tuples.len(),
@@ -293,6 +302,11 @@ impl Batch {
 }
 
 impl BatchEntry {
+    /// Whether its key was made before this time.
+    pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
+        self.made_at.is_some_and(|made_at| made_at < horizon)
+    }
+
     /// Where its tuples, tracks, sessions and dead letters end.
     fn ends(&self) -> (usize, usize, usize, usize) {
         (
@@ -314,6 +328,15 @@ impl BatchEntry {
         back(&mut self.sessions, sessions);
         back(&mut self.dead_letters, letters);
     }
+}
+
+/// A version 7 key holds the time; a key that was derived from an entry is as old as the entry.
+fn made_at(key: IdempotencyKey, origin: Option<&Origin>) -> Option<DateTime<Utc>> {
+    let ms = key.made_at_ms().or_else(|| {
+        let Origin { stream, id } = origin?;
+        (key == IdempotencyKey::derived_from_entry(stream, *id)).then_some(id.ms)
+    })?;
+    DateTime::from_timestamp_millis(i64::try_from(ms).ok()?)
 }
 
 fn count_tuples(mut tuples: &[u8]) -> usize {
@@ -446,6 +469,7 @@ impl BatchBuilder {
         self.session_ids.dedup();
         self.entries.push(BatchEntry {
             key,
+            made_at: made_at(key, origin.as_ref()),
             origin,
             n_rows: self.n_rows,
             tuples: tuples..self.tuples.len(),

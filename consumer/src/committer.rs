@@ -234,7 +234,12 @@ impl Committer {
                     } else {
                         0
                     };
-                    let wait = backoff.next().unwrap_or(MAX_BACKOFF);
+                    // Whoever waited for a lock has waited, and is to be there when it is released.
+                    let wait = if failure.error.is_lock_timeout() {
+                        Duration::ZERO
+                    } else {
+                        backoff.next().unwrap_or(MAX_BACKOFF)
+                    };
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.abort.cancelled() => return Ok(Outcome::Aborted),

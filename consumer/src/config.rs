@@ -13,7 +13,10 @@ use passerby_shared::{
 };
 use uuid::Uuid;
 
-use crate::store::{DatabaseUrl, StoreTimeouts};
+use crate::{
+    ledger_keeper::SETTLING,
+    store::{DatabaseUrl, StoreTimeouts},
+};
 
 /// What a worker needs to know.
 #[derive(Debug, Clone)]
@@ -46,6 +49,12 @@ pub struct WorkerConfig {
     pub trim_grace: Option<Duration>,
     /// Longest time to finish what was read when told to stop.
     pub grace_period: Duration,
+    /// How long the ledger remembers what was stored; `None` for ever.
+    pub ledger_retention: Option<Duration>,
+    /// How long detections are kept, in whole days; `None` for ever.
+    pub retention: Option<Duration>,
+    /// A consumer that holds nothing and has not been heard of for so long is removed from the group.
+    pub consumer_expiry: Duration,
     /// Stop when more than so many percent of the entries read lately cannot be stored; 100 for never.
     pub dead_letter_limit: u8,
     /// Stop when nothing is left to do.
@@ -78,6 +87,9 @@ impl WorkerConfig {
             min_idle: Duration::from_secs(30),
             trim_grace: Some(Duration::from_secs(15 * 60)),
             grace_period: Duration::from_secs(25),
+            ledger_retention: Some(Duration::from_secs(7 * 86_400)),
+            retention: None,
+            consumer_expiry: Duration::from_secs(3_600),
             dead_letter_limit: 50,
             drain: false,
             migrate: true,
@@ -137,6 +149,25 @@ impl WorkerConfig {
                 "server-timeout ({:?}) must be 100 ms…600 s",
                 self.server_timeout
             ));
+        }
+        // Whatever is in the stream may be delivered again, and the ledger must know it then.
+        let least = self.trim_grace.unwrap_or_default() + 2 * SETTLING;
+        if let Some(retention) = self.ledger_retention
+            && retention < least
+        {
+            return no(format!(
+                "ledger-retention ({retention:?}) must be at least two hours more than trim-grace \
+                 ({:?}), which keeps entries for replay",
+                self.trim_grace.unwrap_or_default()
+            ));
+        }
+        if self
+            .retention
+            .is_some_and(|r| r < Duration::from_secs(86_400))
+        {
+            return no(
+                "retention must be at least one day: detections are dropped by the day".to_owned(),
+            );
         }
         if !(1..=100).contains(&self.dead_letter_limit) {
             return no(format!(

@@ -35,6 +35,9 @@ pub const ENTRIES_TRIMMED: &str = "consumer_entries_trimmed_total";
 /// Times the consumer group was found missing and made again.
 pub const STREAM_RESETS: &str = "consumer_stream_resets_total";
 
+/// Times a stream was found to end before entries that had been read from it.
+pub const LOST_TAILS: &str = "consumer_stream_lost_tails_total";
+
 /// Registers units and help texts with the installed recorder.
 pub fn describe() {
     describe_counter!(
@@ -85,6 +88,15 @@ pub fn describe() {
         Unit::Count,
         "Times the consumer group was made again"
     );
+    describe_counter!(
+        LOST_TAILS,
+        Unit::Count,
+        "Times a stream was found to end before what had been read from it"
+    );
+}
+
+pub(crate) fn stream_lost_tail() {
+    counter!(LOST_TAILS).increment(1);
 }
 
 pub(crate) fn batch_committed(report: CommitReport, elapsed: Duration) {

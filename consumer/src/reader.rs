@@ -20,6 +20,8 @@ use crate::{
     metrics, reclaimer,
     reply::{self, Claimed, Delivered, UnexpectedReply},
     stats::WorkerStats,
+    suspects,
+    tail::Tail,
 };
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -42,6 +44,7 @@ pub(crate) struct Reader {
     pub(crate) drain: bool,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) tail: Tail,
 }
 
 /// A read that failed.
@@ -134,8 +137,7 @@ impl Reader {
                     let fresh = self.keep_fresh(delivered);
                     if !fresh.is_empty() {
                         count = self.count_for(&fresh, count);
-                        // The decoder is gone only when the worker is being torn down.
-                        if entries.send(fresh).await.is_err() {
+                        if !self.pass_on(fresh, &entries, &stop).await {
                             return Ok(());
                         }
                     } else if self.drain && nothing_new && was_new {
@@ -158,8 +160,71 @@ impl Reader {
         Ok(())
     }
 
+    /// Passes entries on to the decoder, those suspected to kill workers one by one with nothing else in
+    /// work; `false` when the worker is being torn down.
+    async fn pass_on(
+        &mut self,
+        mut delivered: Vec<Delivered>,
+        entries: &mpsc::Sender<Vec<Delivered>>,
+        stop: &CancellationToken,
+    ) -> bool {
+        let suspects = self.take_suspects(&mut delivered).await;
+        if !delivered.is_empty() && entries.send(delivered).await.is_err() {
+            return false;
+        }
+        let mut suspects = suspects.into_iter();
+        while let Some(suspect) = suspects.next() {
+            while self.in_flight.len() > suspects.len() + 1 {
+                tokio::select! {
+                    () = tokio::time::sleep(DRAIN_POLL) => {}
+                    () = stop.cancelled() => {
+                        // They stay pending, and are delivered again.
+                        let left = suspects.map(|entry| entry.origin);
+                        let left: Vec<_> = left.chain([suspect.origin]).collect();
+                        self.in_flight.remove(&left);
+                        return false;
+                    }
+                }
+            }
+            if entries.send(vec![suspect]).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes those entries out that were delivered suspiciously often.
+    async fn take_suspects(&mut self, delivered: &mut Vec<Delivered>) -> Vec<Delivered> {
+        if !delivered.iter().any(|entry| entry.again) {
+            return Vec::new();
+        }
+        let Ok(connection) = self.link.get().await else {
+            return Vec::new();
+        };
+        let asking = suspects::among(connection, &self.group, &self.consumer, delivered);
+        let Ok(Ok(suspects)) = within(self.server_timeout, asking).await else {
+            return Vec::new();
+        };
+        delivered
+            .extract_if(.., |entry| suspects.contains(&entry.origin))
+            .inspect(|entry| {
+                warn!(
+                    stream = %entry.origin.stream,
+                    entry_id = %entry.origin.id,
+                    "an entry was delivered again and again without being settled: it is stored alone, \
+                     in case it is what ends workers"
+                );
+            })
+            .collect()
+    }
+
     /// One command of the current phase, and the step to the next phase.
     async fn step(&mut self, phase: &mut Phase, count: usize) -> Result<Vec<Delivered>, ReadError> {
+        if *phase == Phase::HISTORY || *phase == Phase::CLAIM {
+            let connection = self.link.get().await?;
+            let n_lost = within(self.server_timeout, self.tail.check(connection)).await??;
+            self.stats.lost_tails(n_lost);
+        }
         match *phase {
             Phase::New => self.read(None, count).await,
             Phase::History { stream, after } => {
@@ -263,8 +328,11 @@ impl Reader {
     }
 
     /// Drops what is on its way through the worker already.
-    fn keep_fresh(&self, mut delivered: Vec<Delivered>) -> Vec<Delivered> {
+    fn keep_fresh(&mut self, mut delivered: Vec<Delivered>) -> Vec<Delivered> {
         delivered.retain(|entry| self.in_flight.insert(&entry.origin));
+        for entry in &delivered {
+            self.tail.read(&entry.origin);
+        }
         let n_again = delivered.iter().filter(|entry| entry.again).count();
         self.stats.read(delivered.len(), n_again);
         delivered

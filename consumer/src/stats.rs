@@ -23,6 +23,7 @@ pub struct WorkerStats {
     detections: AtomicU64,
     tracks: AtomicU64,
     dead_letters: AtomicU64,
+    lost_tails: AtomicU64,
     /// Since when no commit has worked, once one has failed.
     failing_since: Mutex<Option<Instant>>,
 }
@@ -46,6 +47,8 @@ pub struct WorkerReport {
     pub tracks: u64,
     /// Dead letters written.
     pub dead_letters: u64,
+    /// Times a stream was found to end before entries that had been read from it.
+    pub lost_tails: u64,
 }
 
 impl WorkerStats {
@@ -77,6 +80,10 @@ impl WorkerStats {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn lost_tails(&self, n: u64) {
+        self.lost_tails.fetch_add(n, Relaxed);
+    }
+
     pub(crate) fn committed(&self, report: CommitReport) {
         self.batches.fetch_add(1, Relaxed);
         self.entries.fetch_add(report.entries as u64, Relaxed);
@@ -98,6 +105,7 @@ impl WorkerStats {
             detections: self.detections.load(Relaxed),
             tracks: self.tracks.load(Relaxed),
             dead_letters: self.dead_letters.load(Relaxed),
+            lost_tails: self.lost_tails.load(Relaxed),
         }
     }
 }

@@ -39,6 +39,23 @@ for _, group in ipairs(groups) do
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', bound)";
 
+/// Of `maxmemory`, in percent, from where on nothing that is stored is kept for replay: a full Redis
+/// refuses what producers send.
+const MEMORY_LIMIT_PERCENT: u64 = 80;
+
+/// Whether Redis is about to be full.
+pub(crate) async fn is_nearly_full(
+    connection: &mut MultiplexedConnection,
+) -> Result<bool, RedisError> {
+    let memory: redis::InfoDict = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(connection)
+        .await?;
+    let bytes = |name: &str| memory.get::<u64>(name).unwrap_or(0);
+    let limit = bytes("maxmemory");
+    Ok(limit > 0 && bytes("used_memory") >= limit / 100 * MEMORY_LIMIT_PERCENT)
+}
+
 /// Trims a stream and returns how many entries were removed.
 pub(crate) async fn trim(
     connection: &mut MultiplexedConnection,

@@ -4,15 +4,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{TimeDelta, Utc};
 use passerby_shared::{
-    ErrorChain, StreamKey,
+    ErrorChain, KeyPrefix, StreamKey,
     redis_connection::{RedisLink, RedisRecovery},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
+    ConsumerName, group,
+    ledger_keeper::LedgerKeeper,
     metrics,
     store::{Store, StoreError},
     trimmer,
@@ -29,6 +32,13 @@ pub(crate) struct Upkeep {
     pub(crate) store: Store,
     pub(crate) streams: Vec<Arc<StreamKey>>,
     pub(crate) trim_grace: Option<Duration>,
+    pub(crate) group: String,
+    pub(crate) consumer: ConsumerName,
+    pub(crate) consumer_expiry: Duration,
+    pub(crate) key_prefix: KeyPrefix,
+    pub(crate) ledger_keeper: Option<LedgerKeeper>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) was_nearly_full: bool,
 }
 
 impl Upkeep {
@@ -54,6 +64,9 @@ impl Upkeep {
                     "make partitions",
                     self.store.ensure_partitions_ahead().await,
                 );
+                self.drop_old_detections().await;
+                self.prune_ledger().await;
+                self.retire_consumers().await;
             }
             if Instant::now() >= next_trim {
                 next_trim = Instant::now() + TRIM_EVERY;
@@ -66,10 +79,63 @@ impl Upkeep {
         }
     }
 
-    async fn trim(&mut self) {
-        let Some(grace) = self.trim_grace else {
+    async fn drop_old_detections(&mut self) {
+        let Some(retention) = self.retention.and_then(|r| TimeDelta::from_std(r).ok()) else {
             return;
         };
+        let before = Utc::now() - retention;
+        let dropped = self.store.drop_detections_before(before).await;
+        log_store("drop old detections", dropped);
+    }
+
+    async fn prune_ledger(&mut self) {
+        let Some(keeper) = &mut self.ledger_keeper else {
+            return;
+        };
+        let (link, streams) = (&mut self.link, &self.streams);
+        if let Some(below) = keeper
+            .horizon(link, &self.key_prefix, streams, &self.group)
+            .await
+        {
+            log_store("prune the ledger", self.store.prune_ledger(below).await);
+        }
+    }
+
+    /// Removes what dead workers left of themselves in the group, once nothing is pending with them.
+    async fn retire_consumers(&mut self) {
+        for stream in &self.streams {
+            let Ok(connection) = self.link.get().await else {
+                return;
+            };
+            let (group, consumer) = (&self.group, &self.consumer);
+            let retired =
+                group::retire_idle(connection, stream, group, consumer, self.consumer_expiry).await;
+            match retired {
+                Ok(0) => {}
+                Ok(n_consumers) => info!(%stream, n_consumers, "retired consumers long gone"),
+                Err(error) => {
+                    self.link.judge(&error);
+                    debug!(%stream, error = %ErrorChain(&error), "retiring consumers failed");
+                }
+            }
+        }
+    }
+
+    async fn trim(&mut self) {
+        let Some(mut grace) = self.trim_grace else {
+            return;
+        };
+        if let Ok(connection) = self.link.get().await
+            && let Ok(is_nearly_full) = trimmer::is_nearly_full(connection).await
+        {
+            if is_nearly_full && !self.was_nearly_full {
+                warn!("Redis is nearly full: removing what is stored without its time of grace");
+            }
+            self.was_nearly_full = is_nearly_full;
+            if is_nearly_full {
+                grace = Duration::ZERO;
+            }
+        }
         for stream in &self.streams {
             let connection = match self.link.get().await {
                 Ok(connection) => connection,

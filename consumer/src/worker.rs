@@ -23,8 +23,10 @@ use crate::{
     group,
     heartbeat::Heartbeat,
     in_flight::InFlight,
+    ledger_keeper::LedgerKeeper,
     reader::{ReadError, Reader},
     store::{Store, StoreError},
+    tail::Tail,
     upkeep::Upkeep,
 };
 
@@ -237,6 +239,7 @@ impl Worker {
             drain: config.drain,
             in_flight: in_flight.clone(),
             stats: Arc::clone(&stats),
+            tail: Tail::default(),
         };
         let decoder = Decoder {
             batch_rows: config.batch_rows,
@@ -263,6 +266,13 @@ impl Worker {
             store,
             streams: streams.clone(),
             trim_grace: config.trim_grace,
+            group: config.group.clone(),
+            consumer: config.consumer.clone(),
+            consumer_expiry: config.consumer_expiry,
+            key_prefix: config.key_prefix.clone(),
+            ledger_keeper: config.ledger_retention.map(LedgerKeeper::new),
+            retention: config.retention,
+            was_nearly_full: false,
         };
 
         let mut tasks = JoinSet::<Result<(), WorkerError>>::new();

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use uuid::Uuid;
+use uuid::{Uuid, Version};
 
 use crate::{EntryId, StreamKey};
 
@@ -56,6 +56,16 @@ impl IdempotencyKey {
             .ok_or(InvalidIdempotencyKey {
                 n_bytes: field.len(),
             })
+    }
+
+    /// When the key was made, in milliseconds since the Unix epoch; `None` for a key that is not a
+    /// version 7 UUID.
+    pub fn made_at_ms(&self) -> Option<u64> {
+        if self.0.get_version() != Some(Version::SortRand) {
+            return None;
+        }
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
     }
 
     /// The key's 16 bytes.

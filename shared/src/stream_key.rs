@@ -46,6 +46,12 @@ impl KeyPrefix {
         (0..shards.get()).map(|shard| self.stream(shard)).collect()
     }
 
+    /// The spools of producers that may still bring old entries: `passerby:spools`, a hash from a spool's
+    /// ID to the time, in milliseconds since the Unix epoch, of the oldest entry it has not published.
+    pub fn spools(&self) -> String {
+        format!("{}:spools", self.0)
+    }
+
     /// A cached track: `passerby:track:{<session>}:<track>`.
     pub fn track(&self, session_id: &str, track_id: i64) -> String {
         format!("{}:track:{{{session_id}}}:{track_id}", self.0)

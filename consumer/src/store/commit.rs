@@ -11,14 +11,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tokio_postgres::Statement;
+use tracing::warn;
 
 use super::{
-    Store, StoreError,
+    DeadLetter, Reason, Store, StoreError,
     connection::{Connection, answer, within},
     copy::{self, COPY_DETECTIONS, COPY_LEDGER},
-    dead_letters, ledger, sessions, tracks,
+    dead_letters, ledger, pruning, sessions, tracks,
 };
 use crate::batch::{Batch, Origin};
 
@@ -199,14 +201,19 @@ async fn fast_path(
     begin(connection, batch, &all).await?;
     let statement = prepared(connection, Copy::Ledger).await?;
     let doing = format!("copy {} rows into `ledger`", all.len());
-    match copy::copy_in(connection, &doing, &statement, [ledger::encode(batch)]).await {
-        Ok(_) => {}
-        Err(error) if ledger::is_taken(&error) => {
+    // The horizon is asked for after the keys are in, in the same packet.
+    let (copied, horizon) = futures_util::join!(
+        copy::copy_in(connection, &doing, &statement, [ledger::encode(batch)]),
+        pruning::horizon(connection),
+    );
+    match copied {
+        Ok(_) if !batch.is_older_than(horizon?) => {}
+        Err(error) if !ledger::is_taken(&error) => return Err(error),
+        _ => {
             let rolling_back = connection.client.batch_execute("ROLLBACK");
             answer(connection.silence, "roll back", rolling_back).await?;
             return Ok(None);
         }
-        Err(error) => return Err(error),
     }
     let mut report = write_rows(connection, batch, &all, copying).await?;
     report.dead_letters = write_dead_letters(connection, batch, &all).await?;
@@ -231,16 +238,18 @@ async fn careful_path(
     .await?
     .into_iter()
     .collect();
-    let included: Vec<usize> = all
+    let horizon = pruning::horizon(connection).await?;
+    let (too_old, included): (Vec<usize>, Vec<usize>) = all
         .iter()
         .copied()
         .filter(|&at| new.contains(&batch.entries()[at].key))
-        .collect();
+        .partition(|&at| batch.entries()[at].is_older_than(horizon));
     let mut report = write_rows(connection, batch, &included, copying).await?;
-    report.dead_letters = write_dead_letters(connection, batch, &included).await?;
+    report.dead_letters = write_dead_letters(connection, batch, &included).await?
+        + write_too_old(connection, batch, &too_old, horizon).await?;
     commit(connection).await?;
-    report.entries = included.len();
-    report.duplicates = all.len() - included.len();
+    report.entries = included.len() + too_old.len();
+    report.duplicates = all.len() - report.entries;
     Ok(report)
 }
 
@@ -311,13 +320,68 @@ async fn write_dead_letters(
     batch: &Batch,
     included: &[usize],
 ) -> Result<usize, StoreError> {
-    let letters: Vec<_> = included
+    let (lost, mut letters): (Vec<_>, Vec<_>) = included
         .iter()
         .flat_map(|&at| &batch.dead_letters[batch.entries()[at].dead_letters.clone()])
+        .partition(|letter| letter.reason == Reason::Lost);
+    if !lost.is_empty() {
+        // What was stored before Redis lost it is not lost.
+        let asking = ledger::stored_entries(&connection.client, &lost);
+        let stored = answer(connection.silence, "look into the ledger", asking).await?;
+        letters.extend(
+            lost.into_iter()
+                .enumerate()
+                .filter(|(n, _)| stored.binary_search(n).is_err())
+                .map(|(_, letter)| letter),
+        );
+    }
+    insert_dead_letters(connection, &letters).await
+}
+
+/// Writes dead letters of entries that may have been stored, and forgotten, long ago.
+async fn write_too_old(
+    connection: &Connection,
+    batch: &Batch,
+    too_old: &[usize],
+    horizon: DateTime<Utc>,
+) -> Result<usize, StoreError> {
+    let letters: Vec<DeadLetter> = too_old
+        .iter()
+        .map(|&at| &batch.entries()[at])
+        .filter_map(|entry| {
+            let made_at = entry.made_at?;
+            warn!(
+                entry_id = entry.origin.as_ref().map(|o| tracing::field::display(o.id)),
+                %made_at,
+                %horizon,
+                "entry is older than the ledger's horizon: dead-lettered"
+            );
+            Some(DeadLetter {
+                origin: entry.origin.clone()?,
+                key: entry.key,
+                row_idx: None,
+                kind: None,
+                reason: Reason::TooOld,
+                message: format!(
+                    "its key was made at {made_at}, before the ledger's horizon ({horizon}): nobody can \
+                     tell any more whether it was stored; look for its rows before putting it back"
+                ),
+                sqlstate: None,
+                fields: entry.fields.clone(),
+            })
+        })
         .collect();
+    let letters: Vec<&DeadLetter> = letters.iter().collect();
+    insert_dead_letters(connection, &letters).await
+}
+
+async fn insert_dead_letters(
+    connection: &Connection,
+    letters: &[&DeadLetter],
+) -> Result<usize, StoreError> {
     if !letters.is_empty() {
         let doing = format!("insert {} rows into `dead_letters`", letters.len());
-        let inserting = dead_letters::insert(&connection.client, &letters);
+        let inserting = dead_letters::insert(&connection.client, letters);
         answer(connection.silence, doing, inserting).await?;
     }
     Ok(letters.len())

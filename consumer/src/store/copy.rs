@@ -32,8 +32,8 @@ pub(super) const COPY_DETECTIONS: &str = "COPY detections (\
 const DETECTION_FIELDS: i16 = 15;
 
 pub(super) const COPY_LEDGER: &str = "COPY ledger (\
-    idempotency_key, stream, entry_ms, entry_seq, n_rows, committed_at) FROM STDIN (FORMAT binary)";
-pub(super) const LEDGER_FIELDS: i16 = 6;
+    idempotency_key, stream, entry_ms, entry_seq, n_rows, committed_at, made_at) FROM STDIN (FORMAT binary)";
+pub(super) const LEDGER_FIELDS: i16 = 7;
 
 /// Detections encoded for COPY.
 #[derive(Debug, Default)]

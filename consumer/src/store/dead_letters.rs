@@ -19,6 +19,8 @@ pub enum Reason {
     Refused,
     /// The entry was trimmed or deleted in Redis before it was stored.
     Lost,
+    /// The entry is older than what the ledger remembers: whether it was stored nobody can tell.
+    TooOld,
     /// Decoding the entry panicked: a bug of ours, reported here instead of stopping the stream.
     Panic,
 }
@@ -31,13 +33,14 @@ impl Reason {
             Self::InvalidRow => "invalid-row",
             Self::Refused => "refused",
             Self::Lost => "lost",
+            Self::TooOld => "too-old",
             Self::Panic => "panic",
         }
     }
 
     /// The entry's data is at fault, and not what happened to it.
     pub(crate) const fn is_of_the_data(self) -> bool {
-        !matches!(self, Self::Lost)
+        !matches!(self, Self::Lost | Self::TooOld)
     }
 }
 

@@ -118,7 +118,7 @@ impl StoreError {
     }
 
     /// Somebody else held a lock for too long.
-    pub(super) fn is_lock_timeout(&self) -> bool {
+    pub(crate) fn is_lock_timeout(&self) -> bool {
         self.db_error()
             .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
     }

@@ -5,17 +5,17 @@
 //! the second finds the key taken. So uniqueness alone fences off a worker that was thought dead.
 
 use bytes::{Bytes, BytesMut};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tokio_postgres::{Client, error::SqlState};
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    DeadLetter, Store, StoreError,
     connection::within,
     copy::{LEDGER_FIELDS, put_bytes, put_i32, put_i64, put_optional, put_text, put_timestamp},
 };
-use crate::batch::Batch;
+use crate::batch::{Batch, Origin};
 use bytes::BufMut;
 
 /// Encodes the ledger rows of a batch's entries for COPY, sorted by key so that two transactions
@@ -34,6 +34,9 @@ pub(super) fn encode(batch: &Batch) -> Bytes {
         put_optional(&mut out, origin.map(|o| o.id.seq.cast_signed()), put_i64);
         put_i32(&mut out, i32::try_from(entry.n_rows).unwrap_or(i32::MAX));
         put_timestamp(&mut out, now);
+        put_optional(&mut out, entry.made_at, |out, at| {
+            put_timestamp(out, at.timestamp_micros())
+        });
     }
     out.freeze()
 }
@@ -46,9 +49,10 @@ pub(super) fn is_taken(error: &StoreError) -> bool {
 }
 
 const INSERT_NEW: &str = "
-INSERT INTO ledger (idempotency_key, stream, entry_ms, entry_seq, n_rows, committed_at)
+INSERT INTO ledger (idempotency_key, stream, entry_ms, entry_seq, n_rows, made_at, committed_at)
 SELECT *, now()
-FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[]) AS entries (idempotency_key)
+FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::timestamptz[])
+     AS entries (idempotency_key)
 ORDER BY idempotency_key
 ON CONFLICT (idempotency_key) DO NOTHING
 RETURNING idempotency_key";
@@ -60,29 +64,66 @@ pub(super) async fn insert_new(
 ) -> Result<Vec<IdempotencyKey>, tokio_postgres::Error> {
     let entries = batch.entries();
     let keys: Vec<Uuid> = entries.iter().map(|e| e.key.as_uuid()).collect();
-    let streams: Vec<Option<&str>> = entries
-        .iter()
-        .map(|e| e.origin.as_ref().map(|o| o.stream.as_str()))
-        .collect();
-    let ms: Vec<Option<i64>> = entries
-        .iter()
-        .map(|e| e.origin.as_ref().map(|o| o.id.ms.cast_signed()))
-        .collect();
-    let seq: Vec<Option<i64>> = entries
-        .iter()
-        .map(|e| e.origin.as_ref().map(|o| o.id.seq.cast_signed()))
-        .collect();
+    let (streams, ms, seq) = columns(entries.iter().map(|entry| entry.origin.as_ref()));
     let n_rows: Vec<i32> = entries
         .iter()
         .map(|e| i32::try_from(e.n_rows).unwrap_or(i32::MAX))
         .collect();
+    let made_at: Vec<Option<DateTime<Utc>>> = entries.iter().map(|e| e.made_at).collect();
     let rows = client
-        .query(INSERT_NEW, &[&keys, &streams, &ms, &seq, &n_rows])
+        .query(INSERT_NEW, &[&keys, &streams, &ms, &seq, &n_rows, &made_at])
         .await?;
     Ok(rows
         .iter()
         .map(|row| IdempotencyKey::from(row.get::<_, Uuid>(0)))
         .collect())
+}
+
+/// Stream, milliseconds and number of entries, a column each.
+type Columns<'a> = (Vec<Option<&'a str>>, Vec<Option<i64>>, Vec<Option<i64>>);
+
+fn columns<'a>(origins: impl Iterator<Item = Option<&'a Origin>>) -> Columns<'a> {
+    let mut columns = Columns::default();
+    for origin in origins {
+        columns.0.push(origin.map(|o| o.stream.as_str()));
+        columns.1.push(origin.map(|o| o.id.ms.cast_signed()));
+        columns.2.push(origin.map(|o| o.id.seq.cast_signed()));
+    }
+    columns
+}
+
+/// The range of `entry_ms` stands there for the BRIN index.
+const STORED_ENTRIES: &str = "
+SELECT lost.n
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[])
+     WITH ORDINALITY AS lost (stream, entry_ms, entry_seq, idempotency_key, n)
+WHERE EXISTS (
+    SELECT FROM ledger
+    WHERE ledger.entry_ms BETWEEN $5 AND $6
+      AND ledger.stream = lost.stream
+      AND ledger.entry_ms = lost.entry_ms
+      AND ledger.entry_seq = lost.entry_seq
+      AND ledger.idempotency_key <> lost.idempotency_key
+)";
+
+/// Of entries whose fields Redis has lost, those that were stored before that: by index, ascending.
+/// Their true keys are lost as well; but the ledger knows where an entry stood.
+pub(super) async fn stored_entries(
+    client: &Client,
+    lost: &[&DeadLetter],
+) -> Result<Vec<usize>, tokio_postgres::Error> {
+    let keys: Vec<Uuid> = lost.iter().map(|letter| letter.key.as_uuid()).collect();
+    let (streams, ms, seq) = columns(lost.iter().map(|letter| Some(&letter.origin)));
+    let (first, last) = (ms.iter().flatten().min(), ms.iter().flatten().max());
+    let rows = client
+        .query(STORED_ENTRIES, &[&streams, &ms, &seq, &keys, &first, &last])
+        .await?;
+    let mut stored: Vec<usize> = rows
+        .iter()
+        .filter_map(|row| usize::try_from(row.get::<_, i64>(0) - 1).ok())
+        .collect();
+    stored.sort_unstable();
+    Ok(stored)
 }
 
 impl Store {

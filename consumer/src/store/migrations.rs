@@ -201,13 +201,14 @@ fn refuse_newer(version: i32) -> Result<(), StoreError> {
 
 /// Tables that stand where ours are to be belong to somebody: say so, and touch nothing.
 async fn refuse_foreign_tables(connection: &mut Connection) -> Result<(), StoreError> {
-    const OURS: [&str; 10] = [
+    const OURS: [&str; 11] = [
         "detections",
         "detections_default",
         "tracks",
         "sessions",
         "session_sources",
         "ledger",
+        "ledger_horizon",
         "dead_letters",
         "people",
         "demographics_by_session",

@@ -237,6 +237,7 @@ async fn a_zombie_cut_off_before_its_commit_stores_nothing_when_it_resumes() {
     let config = WorkerConfig {
         redis_url,
         database_url,
+        server_timeout: Duration::from_secs(1),
         ..one_batch(env.claiming_config(Duration::from_millis(100)))
     };
     let zombie = env.start_worker(config).await;

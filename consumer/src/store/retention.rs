@@ -1,0 +1,106 @@
+//! Drops whole days of detections that are older than they are to be kept.
+//!
+//! Dropping a partition gives its space back at once and leaves nothing to vacuum. It takes ACCESS EXCLUSIVE
+//! on `detections` for a moment, and waits for that no longer than two seconds: a query that runs for an
+//! hour must not hold up everybody behind us. What could not be dropped is dropped the next time.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::error::SqlState;
+use tracing::{info, warn};
+
+use super::{
+    Store, StoreError,
+    connection::{Connection, within},
+    migrations::MAINTENANCE_LOCK,
+};
+
+/// What stands in the catalog as the end of a partition, whatever it is called: somebody may have attached
+/// one by hand.
+const EXPIRED: &str = "
+SELECT quote_ident(nspname) || '.' || quote_ident(relname)
+FROM pg_inherits
+JOIN pg_class ON pg_class.oid = inhrelid
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE inhparent = 'detections'::regclass
+  AND (regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz <= $1
+ORDER BY 1";
+
+/// What retention did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetentionReport {
+    /// Partitions that were dropped.
+    pub dropped: Vec<String>,
+    /// Partitions that somebody's lock kept.
+    pub kept: Vec<String>,
+    /// Rows that were deleted from the quarantine.
+    pub deleted_rows: u64,
+}
+
+impl Store {
+    /// Drops the partitions of `detections` that end at `before` or earlier, and deletes older rows from the
+    /// quarantine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses. What was dropped stays dropped.
+    pub async fn drop_detections_before(
+        &mut self,
+        before: DateTime<Utc>,
+    ) -> Result<RetentionReport, StoreError> {
+        let connection = self.begin().await?;
+        let dropping = drop_before(&connection, before);
+        let done = within("drop old detections", self.limit(), dropping).await;
+        self.end(connection, done)
+    }
+}
+
+async fn drop_before(
+    connection: &Connection,
+    before: DateTime<Utc>,
+) -> Result<RetentionReport, StoreError> {
+    let client = &connection.client;
+    let mut report = RetentionReport::default();
+    let expired = client
+        .query(EXPIRED, &[&before])
+        .await
+        .map_err(StoreError::statement("look for old partitions"))?;
+    for partition in expired.iter().map(|row| row.get::<_, String>(0)) {
+        let dropped = client
+            .batch_execute(&format!(
+                "BEGIN;
+                 SET LOCAL lock_timeout = '2s';
+                 SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK});
+                 DROP TABLE IF EXISTS {partition};
+                 COMMIT"
+            ))
+            .await;
+        match dropped {
+            Ok(()) => {
+                info!(partition, "old partition dropped");
+                report.dropped.push(partition);
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                client
+                    .batch_execute("ROLLBACK")
+                    .await
+                    .map_err(StoreError::statement("roll back"))?;
+                warn!(
+                    partition,
+                    "an old partition is in use: it is dropped another time"
+                );
+                report.kept.push(partition);
+            }
+            Err(error) => {
+                return Err(StoreError::statement(format!("drop partition {partition}"))(error));
+            }
+        }
+    }
+    report.deleted_rows = client
+        .execute(
+            "DELETE FROM detections_default WHERE timestamp < $1",
+            &[&before],
+        )
+        .await
+        .map_err(StoreError::statement("delete old rows from the quarantine"))?;
+    Ok(report)
+}
