@@ -10,6 +10,7 @@ mod commands_explain_bad_input;
 mod demo_stores_every_detection;
 mod detections_are_small_in_redis;
 mod entries_of_the_dead_are_taken_over;
+mod hands_have_altered_things;
 mod ingest_stores_nothing_twice;
 mod ledgers_forget_safely;
 mod memory_is_bounded;
