@@ -44,9 +44,9 @@ impl fmt::Debug for TypedUrl {
     }
 }
 
-/// Where the servers are; shared by the worker and by the commands of `passerby`.
+/// Where Redis is.
 #[derive(Debug, Clone, Args)]
-pub struct RedisArgs {
+pub struct RedisUrlArgs {
     /// Redis server: redis://[user:password@]host[:port][/db], rediss:// for TLS.
     ///
     /// Falls back to REDIS_URL.
@@ -57,6 +57,27 @@ pub struct RedisArgs {
         hide_env_values = true
     )]
     redis_url: Option<TypedUrl>,
+}
+
+impl RedisUrlArgs {
+    /// The server's address, with its fallback.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingUrl`] when neither flag nor environment names it, or what they name is no URL.
+    pub fn redis_url(&self) -> Result<RedisUrl, MissingUrl> {
+        match &self.redis_url {
+            Some(url) => url.parse("--redis-url"),
+            None => fallback("redis-url", "PASSERBY_REDIS_URL", "REDIS_URL"),
+        }
+    }
+}
+
+/// Where the streams are; shared by the worker and by the commands of `passerby`.
+#[derive(Debug, Clone, Args)]
+pub struct RedisArgs {
+    #[command(flatten)]
+    server: RedisUrlArgs,
     /// What every key in Redis begins with; must be the same for producers and workers.
     #[arg(
         long,
@@ -85,10 +106,7 @@ impl RedisArgs {
     ///
     /// [`MissingUrl`] when neither flag nor environment names it, or what they name is no URL.
     pub fn redis_url(&self) -> Result<RedisUrl, MissingUrl> {
-        match &self.redis_url {
-            Some(url) => url.parse("--redis-url"),
-            None => fallback("redis-url", "PASSERBY_REDIS_URL", "REDIS_URL"),
-        }
+        self.server.redis_url()
     }
 }
 
