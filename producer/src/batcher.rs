@@ -16,6 +16,7 @@ use passerby_shared::{
 use crate::{config::ProducerConfig, row::Row};
 
 /// One entry of a stream, encoded.
+#[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) shard: u16,
     pub(crate) kind: Kind,
@@ -26,9 +27,20 @@ pub(crate) struct Entry {
     pub(crate) n_bytes: usize,
     /// What the track cache is to remember of the rows once they are published.
     pub(crate) recent: Vec<RecentDetections>,
+    pub(crate) held: Held,
+}
+
+/// What keeps an entry's rows until Redis has them, and so which books they are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The buffer.
+    Memory,
+    /// The spool.
+    Spool,
 }
 
 /// A camera's last detections in an entry, oldest first, each encoded for the cache.
+#[derive(Debug)]
 pub(crate) struct RecentDetections {
     pub(crate) camera_id: String,
     pub(crate) detections: Vec<Vec<u8>>,
@@ -147,6 +159,7 @@ impl Open {
             n_rows: self.n_rows,
             n_bytes: self.n_bytes,
             recent,
+            held: Held::Memory,
         }
     }
 }

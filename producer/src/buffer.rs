@@ -5,6 +5,8 @@
 //! was recorded before" is one number. This is the rule alone; [`crate::handover`] shares it between
 //! threads.
 
+mod spooled;
+
 use std::time::Duration;
 
 use chrono::Utc;
@@ -17,8 +19,10 @@ use crate::{
     health::{Health, Trouble, TroubleKind},
     overflow::Overflow,
     row::Row,
+    spool::Ring,
     stats::{LastError, RowStats, Stats},
 };
+pub(crate) use spooled::Synced;
 
 /// Most entries' worth of rows that are taken out to be sent together.
 const MAX_FLIGHT_ENTRIES: usize = 16;
@@ -41,6 +45,10 @@ pub(crate) struct Buffer {
     attempted: bool,
     trouble: Option<Trouble>,
     stats: Stats,
+    /// Where the rows are on disk, too, when there is a spool.
+    ring: Option<Ring>,
+    progress: spooled::Progress,
+    spool_trouble: Option<Trouble>,
 }
 
 #[derive(Debug)]
@@ -112,6 +120,10 @@ impl Buffer {
     pub(crate) fn new(config: &ProducerConfig) -> Self {
         let (max_rows, max_bytes) = (config.max_rows.get(), config.max_bytes.get());
         let n_entries = usize::from(config.shards.get()).min(MAX_FLIGHT_ENTRIES);
+        let segment_bytes = config.spool.as_ref().map(|spool| spool.segment_bytes);
+        let half_a_segment = segment_bytes
+            .and_then(|bytes| usize::try_from(bytes / 2).ok())
+            .unwrap_or(usize::MAX);
         Self {
             limits: Limits {
                 buffer_rows: config.buffer_rows.get(),
@@ -121,7 +133,9 @@ impl Buffer {
                 max_delay: config.max_delay,
                 // What is in flight cannot make room for newer rows.
                 flight_rows: (max_rows * n_entries).min(config.buffer_rows.get() / 2),
-                flight_bytes: (max_bytes * n_entries).min(config.buffer_bytes.get() / 2),
+                flight_bytes: (max_bytes * n_entries)
+                    .min(config.buffer_bytes.get() / 2)
+                    .min(half_a_segment),
             },
             overflow: config.overflow,
             blocks: Blocks::new(max_rows, max_bytes),
@@ -135,6 +149,9 @@ impl Buffer {
             attempted: false,
             trouble: None,
             stats: Stats::default(),
+            ring: None,
+            progress: spooled::Progress::default(),
+            spool_trouble: None,
         }
     }
 
@@ -144,17 +161,14 @@ impl Buffer {
             return Answer::Closed;
         }
         let mut wake_waiting = false;
-        if !self.has_room(offer.n_bytes) {
-            let fits_beside_flight = self.flight.n_rows < self.limits.buffer_rows
-                && self.flight.n_bytes.saturating_add(offer.n_bytes) <= self.limits.buffer_bytes;
+        if !self.has_room(offer) {
+            let fits_ever = offer.n_bytes <= self.limits.buffer_bytes && self.ring_can_hold(offer);
             match self.overflow {
-                Overflow::Block(_) if offer.n_bytes <= self.limits.buffer_bytes => {
-                    return Answer::NoRoom;
-                }
-                Overflow::DropOldest if fits_beside_flight => {
+                Overflow::Block(_) if fits_ever => return Answer::NoRoom,
+                Overflow::DropOldest if fits_ever && self.fits_beside_flight(offer) => {
                     wake_waiting = self.front_seq() < self.flush_below;
                     self.n_changes += u64::from(wake_waiting);
-                    while !self.has_room(offer.n_bytes) {
+                    while !self.has_room(offer) {
                         self.drop_oldest();
                     }
                 }
@@ -171,10 +185,36 @@ impl Buffer {
         }
     }
 
-    fn has_room(&self, n_bytes: usize) -> bool {
+    fn has_room(&self, offer: &Offer) -> bool {
         let (rows, bytes) = (&self.blocks, &self.flight);
         rows.n_rows() + bytes.n_rows < self.limits.buffer_rows
-            && (rows.n_bytes() + bytes.n_bytes).saturating_add(n_bytes) <= self.limits.buffer_bytes
+            && (rows.n_bytes() + bytes.n_bytes).saturating_add(offer.n_bytes)
+                <= self.limits.buffer_bytes
+            && self.ring_has_room(offer)
+    }
+
+    /// Whether dropping all rows that wait would make room.
+    fn fits_beside_flight(&self, offer: &Offer) -> bool {
+        self.flight.n_rows < self.limits.buffer_rows
+            && self.flight.n_bytes.saturating_add(offer.n_bytes) <= self.limits.buffer_bytes
+            // The ring is freed from its oldest row on, and those in flight are older.
+            && (self.flight.n_rows == 0 || self.ring_has_room(offer))
+    }
+
+    fn ring_has_room(&self, offer: &Offer) -> bool {
+        let row = offer.row.as_ref();
+        self.ring
+            .as_ref()
+            .zip(row)
+            .is_none_or(|(ring, row)| ring.has_room(row))
+    }
+
+    fn ring_can_hold(&self, offer: &Offer) -> bool {
+        let row = offer.row.as_ref();
+        self.ring
+            .as_ref()
+            .zip(row)
+            .is_none_or(|(ring, row)| ring.can_hold(row))
     }
 
     /// Returns whether the flusher, if it sleeps, must look again.
@@ -183,6 +223,10 @@ impl Buffer {
         let was_empty = self.blocks.n_rows() == 0;
         if was_empty {
             self.waiting_since = Some(Instant::now());
+        }
+        if let Some(ring) = &mut self.ring {
+            // It has room: the caller has looked.
+            ring.push(self.next_seq, &row);
         }
         self.blocks.push(row, n_bytes);
         self.next_seq += 1;
@@ -199,6 +243,7 @@ impl Buffer {
             let rows = self.stats.kind_mut(row.kind());
             rows.buffered -= 1;
             rows.dropped_oldest += 1;
+            self.free_ring();
         }
     }
 
@@ -293,6 +338,16 @@ impl Buffer {
         self.stats.reconnects += 1;
     }
 
+    /// Books an entry that was sent again, to a server that may not have had it.
+    pub(crate) fn resent(&mut self) {
+        self.stats.entries_resent += 1;
+    }
+
+    /// Books entries that were forgotten too early to be sent again.
+    pub(crate) fn resend_cut(&mut self, n_entries: u64) {
+        self.stats.resend_cut += n_entries;
+    }
+
     /// Asks that all rows recorded so far be sent without delay. Returns the number of the first row
     /// that is not among them.
     pub(crate) fn flush(&mut self) -> u64 {
@@ -305,17 +360,18 @@ impl Buffer {
         self.next_seq - self.blocks.n_rows() as u64
     }
 
-    /// How many rows below a number wait or are being sent. Of a producer that has ended: how many
-    /// rows it lost.
+    /// How many rows below a number wait, here or in the spool, or are being sent. Of a producer that
+    /// has ended: how many rows it lost or left in the spool.
     pub(crate) fn n_left(&self, below: u64) -> u64 {
         if self.ended {
-            return self.stats.rows().dropped_closed;
+            let rows = self.stats.rows();
+            return rows.dropped_closed + rows.spooled;
         }
         let waiting = below.saturating_sub(self.front_seq());
         let in_flight = below
             .saturating_sub(self.flight.first_seq)
             .min(self.flight.n_rows as u64);
-        waiting + in_flight
+        waiting + in_flight + self.n_spooled(below)
     }
 
     /// Whether [`Buffer::n_left`] is final.
@@ -333,7 +389,8 @@ impl Buffer {
         self.n_changes += 1;
     }
 
-    /// Books everything that is left as lost: nobody will publish it any more.
+    /// Books everything that is left: as spooled when it is on disk, else as lost, as nobody will publish
+    /// it any more.
     pub(crate) fn end(&mut self) {
         self.closed = true;
         self.ended = true;
@@ -341,9 +398,14 @@ impl Buffer {
         self.blocks.clear();
         self.flight = Flight::default();
         self.stats.buffered_bytes = 0;
+        let keeps_rows = self.keeps_rows();
         for kind in [Kind::Detections, Kind::Tracks, Kind::Sessions] {
             let rows = self.stats.kind_mut(kind);
-            rows.dropped_closed += rows.buffered;
+            if keeps_rows {
+                rows.spooled += rows.buffered;
+            } else {
+                rows.dropped_closed += rows.buffered;
+            }
             rows.buffered = 0;
         }
     }
@@ -357,7 +419,7 @@ impl Buffer {
     }
 
     pub(crate) fn health(&self) -> Health {
-        match &self.trouble {
+        match self.trouble.as_ref().or(self.spool_trouble.as_ref()) {
             _ if self.closed => Health::Closed,
             Some(trouble) => Health::Trouble(trouble.clone()),
             None if self.attempted => Health::Up,

@@ -10,7 +10,7 @@ use passerby_shared::{
     redis_connection::{RedisTimeouts, RedisUrl},
 };
 
-use crate::{cache::CacheConfig, overflow::Overflow};
+use crate::{cache::CacheConfig, overflow::Overflow, spool::SpoolConfig};
 
 /// Most bytes in one entry's payload. A worker reads an entry whole, and Redis has a thread of one.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
@@ -51,6 +51,17 @@ pub struct ProducerConfig {
     pub retry_min: Duration,
     /// Longest wait between two attempts to publish: 5 s. There is no last attempt.
     pub retry_max: Duration,
+    /// Where accepted rows are kept on disk, so that they outlive this process: `None` by default.
+    pub spool: Option<SpoolConfig>,
+    /// How long published entries are remembered, to be sent again when Redis turns out to be another
+    /// server than before, or the same one started anew: 10 s; zero for never.
+    ///
+    /// A Redis that crashes loses what its append-only file did not get (a second, with
+    /// `appendfsync everysec`), a failover what was not replicated. What survived is stored once.
+    pub resend_window: Duration,
+    /// Most bytes of payload that are remembered for that: 8 MiB. The oldest entries are forgotten
+    /// first.
+    pub resend_bytes: usize,
     /// The track cache.
     pub cache: CacheConfig,
 }
@@ -74,6 +85,9 @@ impl ProducerConfig {
             overflow: Overflow::default(),
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_secs(5),
+            spool: None,
+            resend_window: Duration::from_secs(10),
+            resend_bytes: 8 << 20,
             cache: CacheConfig::default(),
         }
     }
@@ -138,6 +152,16 @@ impl ProducerConfig {
                     .to_owned(),
             );
         }
+        if let Some(spool) = &self.spool {
+            spool.check().map_err(InvalidConfig)?;
+            if spool.segment_bytes / 2 < self.max_bytes.get() as u64 {
+                return no(format!(
+                    "spool.segment_bytes ({}) must be at least twice max_bytes ({}): a segment holds \
+                     whole flushes",
+                    spool.segment_bytes, self.max_bytes
+                ));
+            }
+        }
         self.cache.check().map_err(InvalidConfig)
     }
 }
@@ -195,6 +219,28 @@ pub(crate) mod tests {
         check(
             |c| c.cache.read_timeout = Duration::ZERO,
             "cache.read_timeout (0ns)",
+        );
+        let spool = |change: fn(&mut SpoolConfig)| {
+            move |c: &mut ProducerConfig| {
+                let mut spool = SpoolConfig::new("dir");
+                change(&mut spool);
+                c.spool = Some(spool);
+            }
+        };
+        check(spool(|_| {}), "");
+        check(spool(|s| s.dir.clear()), "spool.dir is empty");
+        check(
+            spool(|s| s.max_bytes = 40 << 20),
+            "spool.max_bytes (41943040) must be at least three times spool.segment_bytes (16777216)",
+        );
+        check(
+            spool(|s| s.segment_bytes = 128 << 10),
+            "spool.segment_bytes (131072) must be at least twice max_bytes (262144)",
+        );
+        check(spool(|s| s.ring_bytes = 1), "spool.ring_bytes (1)");
+        check(
+            spool(|s| s.fsync = crate::spool::Fsync::Interval(Duration::ZERO)),
+            "spool.fsync (0ns)",
         );
     }
 }

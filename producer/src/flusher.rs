@@ -1,11 +1,13 @@
 //! The background thread: waits until rows are due, and has them published.
 //!
 //! ```text
-//! due ──▶ connected ──▶ take rows out ──▶ batch ──▶ publish ──▶ due …
+//! without a spool:  due ──▶ connected ──▶ take rows out ──▶ batch ──▶ publish ──▶ due …
+//! with one:         due ──▶ take rows out ──▶ batch ──▶ log ──▶ due …
+//!                                                        log ──▶ publish …
 //! ```
 //!
-//! One flight at a time, and a connection before any row is taken out. A spool on disk will stand
-//! between `batch` and `publish`, and be drained first.
+//! One flight at a time. Without a spool there is a connection before any row is taken out, so that
+//! rows stay where the overflow policy can choose among them; with one, the log has room before.
 
 use std::{io, sync::Arc, thread};
 
@@ -18,12 +20,14 @@ use crate::{
     config::ProducerConfig,
     handover::Handover,
     publisher::Publisher,
+    spool::Journal,
 };
 
 /// Starts the background thread. It ends by itself once `handover` is closed.
 pub(crate) fn start(
     config: &ProducerConfig,
     handover: Arc<Handover>,
+    journal: Option<Journal>,
     cache: CacheQueue,
     cache_task: CacheTask,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -40,11 +44,16 @@ pub(crate) fn start(
                 // Its end is the runtime's, so there is nothing to wait for.
                 drop(tokio::spawn(cache_task.run()));
                 tokio::select! {
-                    () = run(&handover, &batcher, &mut publisher) => {}
+                    () = run(&handover, journal.as_ref(), &batcher, &mut publisher) => {}
                     () = handover.past_end() => {}
+                }
+                if let Some(journal) = &journal {
+                    journal.close().await;
                 }
                 cache.drain(handover.time_left()).await;
             });
+            // Whoever waits for our end may open the spool at once.
+            drop(journal);
             handover.end();
             publisher.report();
             // Name resolution runs on threads of its own, which may hang for long.
@@ -53,10 +62,24 @@ pub(crate) fn start(
         })
 }
 
-async fn run(handover: &Handover, batcher: &Batcher, publisher: &mut Publisher) {
-    tokio::select! {
-        () = publisher.warm_up() => {}
-        () = handover.closed() => {}
+async fn run(
+    handover: &Handover,
+    journal: Option<&Journal>,
+    batcher: &Batcher,
+    publisher: &mut Publisher,
+) {
+    if let Some(journal) = journal {
+        let moving = async { tokio::join!(journal.fill(batcher), journal.empty(publisher)) };
+        tokio::select! {
+            _ = moving => {}
+            () = journal.keep_synced() => {}
+        }
+        // All rows are published, or the disk failed and those that come are kept in memory.
+    } else {
+        tokio::select! {
+            () = publisher.warm_up() => {}
+            () = handover.closed() => {}
+        }
     }
     while handover.due().await {
         publisher.connected().await;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    buffer::{Answer, Buffer, Due, Offer},
+    buffer::{Answer, Buffer, Due, Offer, Synced},
     config::ProducerConfig,
     overflow::Overflow,
     row::Row,
@@ -46,6 +46,8 @@ pub(crate) struct Handover {
     due: Notify,
     /// Somebody waits for rows to be published: for the publisher, when it waits between attempts.
     hurry: Notify,
+    /// Somebody waits for rows to be forced onto the disk: for the spool.
+    sync: Notify,
     /// When the background thread ends whatever is left, once the producer has been closed.
     end: watch::Sender<Option<Instant>>,
 }
@@ -80,6 +82,7 @@ impl Handover {
             settled_async: Notify::new(),
             due: Notify::new(),
             hurry: Notify::new(),
+            sync: Notify::new(),
             end: watch::Sender::new(None),
         }
     }
@@ -212,6 +215,50 @@ impl Handover {
         buffer.is_settled(below).then(|| buffer.n_left(below))
     }
 
+    /// Waits until all rows recorded so far are on the disk, or have no spool any more.
+    pub(crate) fn sync(&self, timeout: Duration) -> Synced {
+        let deadline = after(timeout);
+        let below = self.begin_sync();
+        self.wait(deadline, || self.synced_below(below))
+            .unwrap_or_else(|| self.buffer().is_synced(below))
+    }
+
+    /// As [`Handover::sync`], for async callers. Cancel safe.
+    pub(crate) async fn sync_async(&self, timeout: Duration) -> Synced {
+        let deadline = after(timeout);
+        let below = self.begin_sync();
+        self.wait_async(deadline, || self.synced_below(below))
+            .await
+            .unwrap_or_else(|| self.buffer().is_synced(below))
+    }
+
+    fn begin_sync(&self) -> u64 {
+        let below = self.buffer().sync();
+        self.due.notify_one();
+        self.sync.notify_one();
+        below
+    }
+
+    fn synced_below(&self, below: u64) -> Option<Synced> {
+        let buffer = self.buffer();
+        match buffer.is_synced(below) {
+            Synced::NotYet(_) if !buffer.has_ended() => None,
+            synced => Some(synced),
+        }
+    }
+
+    /// Waits until somebody waits for rows to be forced onto the disk.
+    pub(crate) async fn sync_wanted(&self) {
+        self.sync.notified().await;
+    }
+
+    /// Has rows in the log forced onto the disk now, if somebody waits for that.
+    pub(crate) fn hurry_sync(&self) {
+        if self.buffer().wants_sync() {
+            self.sync.notify_one();
+        }
+    }
+
     /// Calls `ready` now and after every change until it gives something, or until the deadline.
     pub(crate) fn wait<T>(
         &self,
@@ -297,7 +344,8 @@ impl Handover {
         })
     }
 
-    /// Books what is left as lost and tells everybody: the background thread's last act.
+    /// Books what is left, as lost unless it is on disk, and tells everybody: the background thread's
+    /// last act.
     pub(crate) fn end(&self) {
         self.buffer().end();
         self.announce();

@@ -46,6 +46,8 @@ pub enum TroubleKind {
     Busy,
     /// An operator must act: wrong password, missing permission, a key of another type.
     Refused,
+    /// The spool is full, or its disk failed and rows are kept in memory only; Redis is well.
+    Spool,
 }
 
 impl From<RedisRecovery> for TroubleKind {
@@ -99,6 +101,8 @@ impl HealthLog {
             TroubleKind::Busy => {
                 warn!(error, n_rows, "Redis takes no entries now: rows are kept");
             }
+            // The spool speaks for itself.
+            TroubleKind::Spool => {}
             TroubleKind::Refused => error!(
                 error,
                 n_rows,

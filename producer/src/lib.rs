@@ -3,6 +3,7 @@
 //! ```text
 //! pipeline ──record()──▶ buffer ──▶ batcher ──▶ publisher ──XADD──▶ Redis Stream ──▶ workers
 //!                         bounded    entries     retries for ever
+//!                               spool on disk
 //! ```
 //!
 //! ```
@@ -50,15 +51,21 @@
 //!   that the workers store its rows once, however often it was sent.
 //! * The entries of one shard, and so of one camera, are published in order.
 //! * Memory is bounded by rows and by bytes, however long Redis is away.
+//! * With a [`spool`], what was [`Recorded::Accepted`] survives the death of the process at
+//!   any moment, and a power cut from its [`sync`](Producer::sync) on. The next run sends it, and it is
+//!   stored once.
 //!
 //! An acknowledgement of Redis is the end of the producer's part: how safe an entry then is, is a
-//! matter of Redis' own persistence.
+//! matter of Redis' own persistence. For a Redis that comes back without its last seconds, or another
+//! one in its place, the producer remembers what it sent in
+//! [`resend_window`](ProducerConfig::resend_window), and sends it again.
 //!
 //! # Where what is
 //!
 //! In the order of a row's life: `row`, `overflow` and `buffer` (what is kept), `handover` (from the
 //! pipeline's threads to the background thread), `flusher` (that thread), `batcher` (rows into
-//! entries), `publisher` (entries into Redis). A spool on disk will stand between the last two.
+//! entries), `publisher` (entries into Redis), `resend` (what it sent last). With a [`spool`], its log
+//! stands between `batcher` and `publisher`, and the buffer's rows are in its ring.
 //! `cache` is the track cache, on the same thread with a connection of its own.
 
 mod async_producer;
@@ -75,7 +82,9 @@ pub mod metrics;
 mod overflow;
 mod producer;
 mod publisher;
+mod resend;
 mod row;
+pub mod spool;
 mod stats;
 
 pub use passerby_shared::{
@@ -90,8 +99,9 @@ pub use crate::{
     config::{InvalidConfig, MAX_ENTRY_BYTES, ProducerConfig},
     handover::Recorded,
     health::{Health, Trouble, TroubleKind},
-    lifecycle::{CloseError, FlushError, RecordError, RecordedMany, StartError},
+    lifecycle::{CloseError, FlushError, RecordError, RecordedMany, StartError, SyncError},
     overflow::Overflow,
     producer::Producer,
-    stats::{CacheStats, LastError, RowStats, Stats},
+    spool::{Fsync, SpoolConfig, SpoolError, SpoolFull},
+    stats::{CacheStats, LastError, RowStats, SpoolStats, Stats},
 };

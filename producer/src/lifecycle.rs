@@ -11,12 +11,14 @@ use passerby_shared::Invalid;
 use tracing::warn;
 
 use crate::{
+    buffer::Synced,
     cache::CacheQueue,
     config::{InvalidConfig, ProducerConfig},
     flusher,
     handover::{Closed, Handover, Patience, Recorded, after},
     health::Health,
     row::Row,
+    spool::{self, Journal, SpoolError},
     stats::Stats,
 };
 
@@ -38,6 +40,9 @@ pub enum StartError {
     /// The system gives no thread, or what its runtime needs.
     #[error("start the producer's thread")]
     Thread(#[source] io::Error),
+    /// Its spool cannot be used. The message says which directory, why, and what to do.
+    #[error(transparent)]
+    Spool(SpoolError),
 }
 
 /// A row that was not recorded.
@@ -61,9 +66,27 @@ impl From<Closed> for RecordError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{n_rows} rows are not published yet")]
 pub struct FlushError {
-    /// How many of the rows recorded before the call are left; of a closed producer, how many it lost.
-    /// They are still being published; [`Stats::last_error`] says what keeps them.
+    /// How many of the rows recorded before the call are left; of a closed producer, how many it lost
+    /// or left in its spool. They are still being published; [`Stats::last_error`] says what keeps them.
     pub n_rows: u64,
+}
+
+/// Rows that are not known to survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The producer has no spool.
+    #[error("the producer has no spool: set `ProducerConfig::spool`")]
+    NoSpool,
+    /// The spool's disk failed, and the producer goes on in memory only.
+    #[error("the spool was abandoned because its disk failed")]
+    Abandoned,
+    /// Time is up; they are still being written.
+    #[error("{n_rows} rows are not on the disk yet")]
+    TimedOut {
+        /// How many rows.
+        n_rows: u64,
+    },
 }
 
 /// A producer that could not publish everything before it had to end.
@@ -103,9 +126,22 @@ impl Core {
     pub(crate) fn start(config: &ProducerConfig) -> Result<Arc<Self>, StartError> {
         config.check().map_err(StartError::Config)?;
         let handover = Arc::new(Handover::new(config));
+        let journal = match &config.spool {
+            None => None,
+            Some(spool) => {
+                let opened = spool::open(config, spool).map_err(StartError::Spool)?;
+                Some(Journal::new(spool, Arc::clone(&handover), opened))
+            }
+        };
         let (cache, cache_task) = CacheQueue::new(config);
-        let thread = flusher::start(config, Arc::clone(&handover), cache.clone(), cache_task)
-            .map_err(StartError::Thread)?;
+        let started = flusher::start(
+            config,
+            Arc::clone(&handover),
+            journal,
+            cache.clone(),
+            cache_task,
+        );
+        let thread = started.map_err(StartError::Thread)?;
         Ok(Arc::new(Self {
             handover,
             cache,
@@ -143,6 +179,17 @@ impl Core {
             Ok(())
         } else {
             Err(FlushError { n_rows })
+        }
+    }
+
+    pub(crate) fn synced(&self, synced: Synced) -> Result<(), SyncError> {
+        match synced {
+            Synced::Yes => Ok(()),
+            Synced::NotYet(n_rows) => Err(SyncError::TimedOut { n_rows }),
+            Synced::NoSpool if self.handover.buffer().stats().spool.is_abandoned => {
+                Err(SyncError::Abandoned)
+            }
+            Synced::NoSpool => Err(SyncError::NoSpool),
         }
     }
 

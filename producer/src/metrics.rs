@@ -16,8 +16,10 @@ use crate::stats::Stats;
 pub const ROWS_ACCEPTED: &str = "producer_rows_accepted_total";
 /// Rows that Redis acknowledged, by `kind`.
 pub const ROWS_PUBLISHED: &str = "producer_rows_published_total";
-/// Rows lost, by `kind` and `reason`: `oldest` and `closed` had been accepted, `newest` and
-/// `block-timeout` had not.
+/// Rows of earlier runs that were found in the spool, by `kind`.
+pub const ROWS_RECOVERED: &str = "producer_rows_recovered_total";
+/// Rows lost, by `kind` and `reason`: `oldest`, `closed`, `spool-full` and `spool-damaged` had been
+/// accepted, `newest` and `block-timeout` had not.
 pub const ROWS_DROPPED: &str = "producer_rows_dropped_total";
 /// Rows refused because they cannot be stored, by `kind`.
 pub const ROWS_INVALID: &str = "producer_rows_invalid_total";
@@ -33,6 +35,18 @@ pub const RECONNECTS: &str = "producer_reconnects_total";
 pub const BUFFERED_ROWS: &str = "producer_buffered_rows";
 /// Memory charged for these rows.
 pub const BUFFERED_BYTES: &str = "producer_buffered_bytes";
+/// Rows in the spool's log at the last flush or failed attempt.
+pub const SPOOLED_ROWS: &str = "producer_spooled_rows";
+/// Bytes of the spool's log, sent ones in segments that are not free yet included.
+pub const SPOOL_BYTES: &str = "producer_spool_bytes";
+/// Whether the spool was abandoned because its disk failed: 0 or 1.
+pub const SPOOL_ABANDONED: &str = "producer_spool_abandoned";
+/// Places in the spool that could not be read.
+pub const SPOOL_DAMAGED: &str = "producer_spool_damaged_total";
+/// Entries sent again because Redis was another server than before, or the same one started anew.
+pub const ENTRIES_RESENT: &str = "producer_entries_resent_total";
+/// Entries that were forgotten before the resend window was over, as it held too many bytes.
+pub const RESEND_CUT: &str = "producer_resend_cut_entries_total";
 /// Time from taking rows out of the buffer until Redis had acknowledged all of them.
 pub const FLUSH_SECONDS: &str = "producer_flush_duration_seconds";
 /// Values asked of the track cache, by `outcome`: `hit`, `miss`, `undecodable`, `unavailable`.
@@ -47,6 +61,11 @@ pub fn describe() {
         ROWS_PUBLISHED,
         Unit::Count,
         "Rows that Redis acknowledged, by kind"
+    );
+    describe_counter!(
+        ROWS_RECOVERED,
+        Unit::Count,
+        "Rows of earlier runs found in the spool, by kind"
     );
     describe_counter!(ROWS_DROPPED, Unit::Count, "Rows lost, by kind and reason");
     describe_counter!(
@@ -83,6 +102,32 @@ pub fn describe() {
         BUFFERED_BYTES,
         Unit::Bytes,
         "Memory charged for rows that wait or are being sent"
+    );
+    describe_gauge!(
+        SPOOLED_ROWS,
+        Unit::Count,
+        "Rows in the spool that wait or are being sent"
+    );
+    describe_gauge!(SPOOL_BYTES, Unit::Bytes, "Bytes of the spool's log");
+    describe_gauge!(
+        SPOOL_ABANDONED,
+        Unit::Count,
+        "Whether the spool was abandoned because its disk failed"
+    );
+    describe_counter!(
+        SPOOL_DAMAGED,
+        Unit::Count,
+        "Places in the spool that could not be read"
+    );
+    describe_counter!(
+        ENTRIES_RESENT,
+        Unit::Count,
+        "Entries sent again because Redis was another server or was started anew"
+    );
+    describe_counter!(
+        RESEND_CUT,
+        Unit::Count,
+        "Entries forgotten before the resend window was over"
     );
     describe_histogram!(
         FLUSH_SECONDS,
@@ -122,7 +167,16 @@ impl Reporter {
             counter!(ROWS_ACCEPTED, "kind" => name).increment(now.accepted - told.accepted);
             counter!(ROWS_PUBLISHED, "kind" => name).increment(now.published - told.published);
             counter!(ROWS_INVALID, "kind" => name).increment(now.invalid - told.invalid);
+            counter!(ROWS_RECOVERED, "kind" => name).increment(now.recovered - told.recovered);
             for (reason, n_rows) in [
+                (
+                    "spool-full",
+                    now.dropped_spool_full - told.dropped_spool_full,
+                ),
+                (
+                    "spool-damaged",
+                    now.dropped_spool_damaged - told.dropped_spool_damaged,
+                ),
                 ("oldest", now.dropped_oldest - told.dropped_oldest),
                 ("closed", now.dropped_closed - told.dropped_closed),
                 ("newest", now.dropped_newest - told.dropped_newest),
@@ -143,6 +197,17 @@ impl Reporter {
         let (n_rows, n_bytes) = (stats.rows().buffered as f64, stats.buffered_bytes as f64);
         gauge!(BUFFERED_ROWS).set(n_rows);
         gauge!(BUFFERED_BYTES).set(n_bytes);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a spool holds far fewer than 2⁵³ bytes"
+        )]
+        let (n_rows, n_bytes) = (stats.rows().spooled as f64, stats.spool.bytes as f64);
+        gauge!(SPOOLED_ROWS).set(n_rows);
+        gauge!(SPOOL_BYTES).set(n_bytes);
+        gauge!(SPOOL_ABANDONED).set(f64::from(u8::from(stats.spool.is_abandoned)));
+        counter!(SPOOL_DAMAGED).increment(stats.spool.damaged - told.spool.damaged);
+        counter!(ENTRIES_RESENT).increment(stats.entries_resent - told.entries_resent);
+        counter!(RESEND_CUT).increment(stats.resend_cut - told.resend_cut);
         let (now, told) = (stats.cache, told.cache);
         for (outcome, n_values) in [
             ("hit", now.hits - told.hits),

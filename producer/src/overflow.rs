@@ -7,8 +7,8 @@ use std::time::Duration;
 ///
 /// Every row that is dropped is counted in [`crate::RowStats`] under the policy's own name.
 ///
-/// A fourth policy, spilling to a spool on disk, will move the oldest rows out of memory where the
-/// others drop one; it has no variant yet, so match with a `_` arm.
+/// With a [spool](crate::spool) rows leave the buffer for the disk within a flush, Redis or no Redis, so
+/// that the buffer is full only when the spool is, too, or the disk is slower than the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {

@@ -9,7 +9,7 @@ use crate::{
     config::ProducerConfig,
     handover::{Patience, Recorded},
     health::Health,
-    lifecycle::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError},
+    lifecycle::{CloseError, Core, FlushError, RecordError, RecordedMany, StartError, SyncError},
     row::Row,
     stats::Stats,
 };
@@ -29,11 +29,13 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Starts a producer. Redis is connected to in the background: that it is away is no error.
+    /// Starts a producer. Redis is connected to in the background: that it is away is no error. A spool is
+    /// opened now, which takes as long as reading what an earlier run left in it.
     ///
     /// # Errors
     ///
-    /// [`StartError`] when settings do not go together or there is no thread to be had.
+    /// [`StartError`] when settings do not go together, there is no thread to be had, or the spool cannot
+    /// be used.
     pub fn start(config: ProducerConfig) -> Result<Self, StartError> {
         let core = Core::start(&config)?;
         Ok(Self { core })
@@ -94,12 +96,23 @@ impl Producer {
         Core::flushed(self.core.handover.flush(timeout))
     }
 
+    /// Waits until all rows recorded before this call are forced onto the disk, in the spool: from then
+    /// on they survive a power cut. That Redis has them is [`flush`](Self::flush)'s matter.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError`] when there is no spool, or no working one, or `timeout` is over.
+    pub fn sync(&self, timeout: Duration) -> Result<(), SyncError> {
+        self.core.synced(self.core.handover.sync(timeout))
+    }
+
     /// Accepts nothing more, publishes what is left, and ends the background thread. Further calls, on
     /// any handle, give the same result. Of several timeouts the earliest to end counts.
     ///
     /// # Errors
     ///
-    /// [`CloseError`] when rows were left after `timeout`: they are lost, and counted.
+    /// [`CloseError`] when rows were left after `timeout`: they are lost, and counted. With a spool they
+    /// are not lost: they stay in it for the next run, and are the `spooled` of [`Stats`].
     pub fn close(&self, timeout: Duration) -> Result<Stats, CloseError> {
         self.core.close(timeout)
     }

@@ -16,21 +16,26 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use passerby_shared::{
-    ErrorChain, StreamKey,
+    ErrorChain, IdempotencyKey, StreamKey,
     redis_connection::{ConnectError, RedisLink, RedisRecovery, recovery},
-    wire::{FIELD_KEY, FIELD_KIND, FIELD_PAYLOAD, FIELD_VERSION, WIRE_VERSION},
+    wire::{FIELD_KEY, FIELD_KIND, FIELD_PAYLOAD, FIELD_VERSION, Kind, WIRE_VERSION},
 };
 use redis::{RedisError, RedisResult};
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use crate::{
-    batcher::Entry,
+    batcher::{Entry, Held},
     cache::CacheQueue,
     config::ProducerConfig,
     handover::Handover,
     health::{HealthLog, TroubleKind},
     metrics::Reporter,
+    resend::{ResendWindow, server_id},
 };
+
+/// Entries that are sent again are sent so many at a time.
+const RESEND_AT_ONCE: usize = 64;
 
 pub(crate) struct Publisher {
     link: RedisLink,
@@ -41,6 +46,7 @@ pub(crate) struct Publisher {
     retry_min: Duration,
     retry_max: Duration,
     was_connected: bool,
+    window: ResendWindow,
     health: HealthLog,
     reporter: Reporter,
 }
@@ -52,6 +58,8 @@ type Lane = VecDeque<Entry>;
 enum SendError {
     #[error(transparent)]
     Connect(ConnectError),
+    #[error("ask Redis who it is")]
+    Identify(#[source] RedisError),
     #[error("publish {n_entries} entries")]
     Redis {
         n_entries: usize,
@@ -70,7 +78,9 @@ impl SendError {
     fn recovery(&self) -> RedisRecovery {
         match self {
             Self::Connect(error) => recovery(error.redis_error()),
-            Self::Redis { source, .. } | Self::Refused { source, .. } => recovery(source),
+            Self::Identify(source) | Self::Redis { source, .. } | Self::Refused { source, .. } => {
+                recovery(source)
+            }
         }
     }
 }
@@ -92,6 +102,7 @@ impl Publisher {
             retry_min: config.retry_min,
             retry_max: config.retry_max,
             was_connected: false,
+            window: ResendWindow::new(config),
             health: HealthLog::default(),
             reporter: Reporter::default(),
         }
@@ -137,7 +148,7 @@ impl Publisher {
                 }
             }
         }
-        let n_rows = self.handover.buffer().stats().rows().buffered;
+        let n_rows = self.handover.buffer().stats().rows().waiting();
         self.health.succeeded(n_rows);
         self.handover.buffer().succeeded();
         self.reporter.flushed(begun.elapsed());
@@ -174,23 +185,24 @@ impl Publisher {
         &mut self,
         heads: &[&Entry],
     ) -> Result<Vec<RedisResult<redis::Value>>, SendError> {
+        self.connect().await?;
+        self.resend().await?;
         let mut pipe = redis::Pipeline::with_capacity(heads.len());
         for entry in heads {
-            pipe.cmd("XADD")
-                .arg(&self.streams[usize::from(entry.shard)])
-                .arg("*")
-                .arg(FIELD_VERSION)
-                .arg(WIRE_VERSION)
-                .arg(FIELD_KIND)
-                .arg(entry.kind.as_str())
-                .arg(FIELD_KEY)
-                .arg(entry.key.as_bytes())
-                .arg(FIELD_PAYLOAD)
-                .arg(entry.payload.as_slice());
+            let stream = &self.streams[usize::from(entry.shard)];
+            add(&mut pipe, stream, entry.kind, entry.key, &entry.payload);
         }
+        self.query(pipe, heads.len()).await
+    }
+
+    /// Runs a pipeline of `XADD`s.
+    async fn query(
+        &mut self,
+        mut pipe: redis::Pipeline,
+        n_entries: usize,
+    ) -> Result<Vec<RedisResult<redis::Value>>, SendError> {
         // One refused entry must not hide what became of the others.
         pipe.ignore_errors();
-        self.connect().await?;
         let connection = self.link.get().await.map_err(SendError::Connect)?;
         let sent = pipe.query_async::<Vec<RedisResult<redis::Value>>>(connection);
         match sent.await {
@@ -202,7 +214,6 @@ impl Publisher {
             }
             Err(source) => {
                 self.link.judge(&source);
-                let n_entries = heads.len();
                 Err(SendError::Redis { n_entries, source })
             }
         }
@@ -212,7 +223,26 @@ impl Publisher {
         if self.link.is_connected() {
             return Ok(());
         }
-        self.link.get().await.map_err(SendError::Connect)?;
+        let connection = self.link.get().await.map_err(SendError::Connect)?;
+        if self.window.is_on() {
+            match server_id(connection).await {
+                Ok(server) => {
+                    if self.window.connected(server) {
+                        let n_entries = self.window.due(usize::MAX).len();
+                        warn!(
+                            n_entries,
+                            "Redis is not the server it was, or was started anew: what it got last is \
+                             sent again, as it may have lost it"
+                        );
+                    }
+                }
+                Err(source) => {
+                    // Without an answer the connection is of no use: it is to be made anew.
+                    self.link.disconnect();
+                    return Err(SendError::Identify(source));
+                }
+            }
+        }
         if self.was_connected {
             self.handover.buffer().reconnected();
         }
@@ -220,16 +250,48 @@ impl Publisher {
         Ok(())
     }
 
-    fn published(&mut self, entry: Entry) {
-        self.handover.buffer().published(
-            entry.kind,
-            entry.n_rows,
-            entry.n_bytes,
-            entry.payload.len(),
-        );
+    /// Sends again what the server before may have been alone to have.
+    async fn resend(&mut self) -> Result<(), SendError> {
+        loop {
+            let due = self.window.due(RESEND_AT_ONCE);
+            let n_entries = due.len();
+            if n_entries == 0 {
+                return Ok(());
+            }
+            let mut pipe = redis::Pipeline::with_capacity(n_entries);
+            let mut streams = Vec::with_capacity(n_entries);
+            for sent in due {
+                let stream = &self.streams[usize::from(sent.shard)];
+                add(&mut pipe, stream, sent.kind, sent.key, &sent.payload);
+                streams.push(stream.clone());
+            }
+            let verdicts = self.query(pipe, n_entries).await?;
+            for (stream, verdict) in streams.into_iter().zip(verdicts) {
+                verdict.map_err(|source| SendError::Refused { stream, source })?;
+                self.window.resent(1);
+                self.handover.buffer().resent();
+            }
+        }
+    }
+
+    fn published(&mut self, mut entry: Entry) {
+        {
+            let mut buffer = self.handover.buffer();
+            match entry.held {
+                Held::Spool => buffer.published_from_spool(&entry),
+                Held::Memory => {
+                    let n_payload_bytes = entry.payload.len();
+                    buffer.published(entry.kind, entry.n_rows, entry.n_bytes, n_payload_bytes);
+                }
+            }
+        }
         self.handover.announce();
-        for recent in entry.recent {
+        for recent in std::mem::take(&mut entry.recent) {
             self.cache.push_recent_detections(recent);
+        }
+        let n_cut = self.window.published(entry);
+        if n_cut > 0 {
+            self.handover.buffer().resend_cut(n_cut);
         }
     }
 
@@ -239,7 +301,7 @@ impl Publisher {
         let n_rows = {
             let mut buffer = self.handover.buffer();
             buffer.failed(kind, &text);
-            buffer.stats().rows().buffered
+            buffer.stats().rows().waiting()
         };
         self.health.failed(kind, &text, n_rows);
         self.report();
@@ -268,6 +330,27 @@ impl Publisher {
         stats.cache = self.cache.stats();
         self.reporter.report(stats);
     }
+}
+
+/// Adds an entry to a pipeline.
+fn add(
+    pipe: &mut redis::Pipeline,
+    stream: &StreamKey,
+    kind: Kind,
+    key: IdempotencyKey,
+    payload: &[u8],
+) {
+    pipe.cmd("XADD")
+        .arg(stream)
+        .arg("*")
+        .arg(FIELD_VERSION)
+        .arg(WIRE_VERSION)
+        .arg(FIELD_KIND)
+        .arg(kind.as_str())
+        .arg(FIELD_KEY)
+        .arg(key.as_bytes())
+        .arg(FIELD_PAYLOAD)
+        .arg(payload);
 }
 
 /// Sorts entries into one lane a shard, in order.

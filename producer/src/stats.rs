@@ -27,6 +27,12 @@ pub struct Stats {
     pub reconnects: u64,
     /// What went wrong last, however long ago.
     pub last_error: Option<LastError>,
+    /// Entries sent again because Redis was another server than before, or the same one started anew.
+    pub entries_resent: u64,
+    /// Entries that were forgotten before `resend_window` was over, because `resend_bytes` were reached.
+    pub resend_cut: u64,
+    /// What the spool holds.
+    pub spool: SpoolStats,
     /// What the track cache did.
     pub cache: CacheStats,
 }
@@ -59,12 +65,15 @@ impl Stats {
 
 /// What became of rows of one kind.
 ///
-/// At every moment `accepted = published + dropped_oldest + dropped_closed + buffered`; the rest
-/// counts rows that were never accepted.
+/// At every moment `accepted + recovered = published + dropped_oldest + dropped_closed +
+/// dropped_spool_full + dropped_spool_damaged + buffered + spooled`; the rest counts rows that were
+/// never accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RowStats {
     /// Rows that were answered with `Accepted`.
     pub accepted: u64,
+    /// Rows that an earlier run had accepted, found in the spool at the start.
+    pub recovered: u64,
     /// Rows that Redis acknowledged.
     pub published: u64,
     /// Accepted rows that made room for newer ones.
@@ -72,8 +81,16 @@ pub struct RowStats {
     /// Accepted rows that were not known to be published when the producer had to end. Those that
     /// were just being sent may be in the stream all the same.
     pub dropped_closed: u64,
-    /// Accepted rows that wait or are being sent.
+    /// Rows in the spool that made room for newer ones, with
+    /// [`SpoolFull::DropOldest`](crate::SpoolFull::DropOldest).
+    pub dropped_spool_full: u64,
+    /// Rows that could not be read back from the spool.
+    pub dropped_spool_damaged: u64,
+    /// Accepted rows in memory that wait or are being sent. With a spool they are on disk, too.
     pub buffered: u64,
+    /// Rows in the spool's log that wait or are being sent; of a producer that was closed, all that it
+    /// left in the spool for the next run.
+    pub spooled: u64,
     /// Rows refused because there was no room.
     pub dropped_newest: u64,
     /// Rows refused after waiting for room.
@@ -83,14 +100,31 @@ pub struct RowStats {
 }
 
 impl RowStats {
-    /// Whether every accepted row is accounted for. It is.
+    /// Whether every row that was accepted or recovered is accounted for. It is.
     pub fn balances(&self) -> bool {
-        self.accepted == self.published + self.dropped_oldest + self.dropped_closed + self.buffered
+        self.accepted + self.recovered
+            == self.published
+                + self.dropped_oldest
+                + self.dropped_closed
+                + self.dropped_spool_full
+                + self.dropped_spool_damaged
+                + self.buffered
+                + self.spooled
     }
 
     /// Rows lost for whatever reason, accepted or not.
     pub fn dropped(&self) -> u64 {
-        self.dropped_oldest + self.dropped_closed + self.dropped_newest + self.block_timeouts
+        self.dropped_oldest
+            + self.dropped_closed
+            + self.dropped_spool_full
+            + self.dropped_spool_damaged
+            + self.dropped_newest
+            + self.block_timeouts
+    }
+
+    /// Rows that wait or are being sent, in memory or on disk.
+    pub fn waiting(&self) -> u64 {
+        self.buffered + self.spooled
     }
 }
 
@@ -100,10 +134,14 @@ impl Add for RowStats {
     fn add(self, other: Self) -> Self {
         Self {
             accepted: self.accepted + other.accepted,
+            recovered: self.recovered + other.recovered,
             published: self.published + other.published,
             dropped_oldest: self.dropped_oldest + other.dropped_oldest,
             dropped_closed: self.dropped_closed + other.dropped_closed,
+            dropped_spool_full: self.dropped_spool_full + other.dropped_spool_full,
+            dropped_spool_damaged: self.dropped_spool_damaged + other.dropped_spool_damaged,
             buffered: self.buffered + other.buffered,
+            spooled: self.spooled + other.spooled,
             dropped_newest: self.dropped_newest + other.dropped_newest,
             block_timeouts: self.block_timeouts + other.block_timeouts,
             invalid: self.invalid + other.invalid,
@@ -124,6 +162,19 @@ pub struct LastError {
     pub at: DateTime<Utc>,
     /// The error and its causes, without passwords.
     pub error: String,
+}
+
+/// What the spool holds, and how it fares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SpoolStats {
+    /// Bytes of frames in the log, sent ones in segments that are not free yet included.
+    pub bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Places in the log that could not be read, and whose rows are lost.
+    pub damaged: u64,
+    /// The disk failed, and the producer goes on in memory only.
+    pub is_abandoned: bool,
 }
 
 /// What the track cache did since the producer was started.

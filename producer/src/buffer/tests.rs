@@ -239,3 +239,81 @@ proptest! {
         }
     }
 }
+
+mod with_a_ring {
+    use super::*;
+    use crate::{
+        batcher::{Batcher, Entry, Held},
+        spool::{Position, Ring, RowCounts},
+    };
+
+    fn ring(dir: &tempfile::TempDir) -> Ring {
+        let path = dir.path().join("buffer.ring");
+        let (mut ring, _) = Ring::open(&path, 64 << 10).unwrap();
+        ring.restart(0, Position::default());
+        ring
+    }
+
+    /// The numbers of the rows that the next run would find.
+    fn on_disk(dir: &tempfile::TempDir) -> Vec<u64> {
+        let bytes = std::fs::read(dir.path().join("buffer.ring")).unwrap();
+        let left = crate::spool::read_ring(&bytes).unwrap();
+        left.rows.iter().map(|(seq, _)| *seq).collect()
+    }
+
+    fn spooled_entries(rows: &mut [Block]) -> Vec<Entry> {
+        let rows = rows.iter_mut().flat_map(Block::drain);
+        let mut entries = Batcher::new(&config()).batch(rows);
+        entries
+            .iter_mut()
+            .for_each(|entry| entry.held = Held::Spool);
+        entries
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever happens, the file holds what is in the buffer, and the books balance.
+        #[test]
+        fn the_ring_holds_what_the_buffer_holds(
+            steps in prop::collection::vec(0..6u8, 1..150),
+            drop_oldest: bool,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let policy = if drop_oldest { Overflow::DropOldest } else { Overflow::DropNewest };
+            let mut buffer = buffer(policy, 12);
+            buffer.spool_to(ring(&dir), 0, RowCounts::default());
+            let (mut flight, mut log) = (Vec::new(), Vec::new());
+            for (id, step) in steps.into_iter().enumerate() {
+                match step {
+                    0..=3 => drop(offer(&mut buffer, i64::try_from(id).unwrap())),
+                    4 if buffer.flight_seqs().is_empty() => flight = buffer.take(),
+                    4 => {
+                        let entries = spooled_entries(&mut flight);
+                        buffer.framed(RowCounts::of(&entries));
+                        log.extend(entries);
+                    }
+                    _ => log.drain(..).for_each(|entry| buffer.published_from_spool(&entry)),
+                }
+                let rows = buffer.stats().detections;
+                prop_assert!(rows.balances(), "{rows:?}");
+                let n_spooled: usize = log.iter().map(|entry| entry.n_rows).sum();
+                prop_assert_eq!(rows.spooled, n_spooled as u64);
+                // Rows dropped behind those in flight stay until these are in the log.
+                let found = on_disk(&dir);
+                prop_assert_eq!(found.last().map(|seq| seq + 1).unwrap_or(buffer.next_seq), buffer.next_seq);
+                if buffer.flight_seqs().is_empty() {
+                    prop_assert_eq!(found.len() as u64, rows.buffered);
+                } else {
+                    prop_assert!(found.len() as u64 >= rows.buffered);
+                }
+            }
+            let left = buffer.stats().detections;
+            buffer.close();
+            buffer.end();
+            let rows = buffer.stats().detections;
+            prop_assert_eq!((rows.spooled, rows.dropped_closed), (left.spooled + left.buffered, 0));
+            prop_assert!(rows.balances());
+        }
+    }
+}
