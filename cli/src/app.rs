@@ -37,6 +37,7 @@ enum Command {
     Pending(commands::pending::PendingArgs),
     Claim(commands::claim::ClaimArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
+    Spool(commands::spool::SpoolArgs),
 }
 
 /// Runs the command that the process's arguments name.
@@ -69,6 +70,7 @@ pub fn run() -> ExitCode {
             Command::Pending(args) => commands::pending::run(args).await,
             Command::Claim(args) => commands::claim::run(args).await,
             Command::DeadLetters(args) => commands::dead_letters::run(args).await,
+            Command::Spool(args) => commands::spool::run(args).await,
         }
     });
     done.unwrap_or_else(|failure| report(&failure))

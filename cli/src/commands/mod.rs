@@ -8,6 +8,7 @@ pub(crate) mod migrate;
 pub(crate) mod output;
 pub(crate) mod pending;
 pub(crate) mod query;
+pub(crate) mod spool;
 
 use std::{fmt, io::IsTerminal};
 

@@ -25,6 +25,7 @@ mod producer_keeps_its_books;
 mod queries_answer;
 mod sessions_count_people;
 mod silence_is_noticed;
+mod spools_outlive_pipelines;
 mod stopping_is_graceful;
 mod store_keeps_what_it_is_given;
 mod strangers_need_one_command;

@@ -1,0 +1,155 @@
+//! What a pipeline left in its spool is looked at and sent by hand, and is stored once.
+
+use std::{path::Path, time::Duration};
+
+use passerby_producer::{AsyncProducer, ProducerConfig, SpoolConfig};
+use passerby_tests::{Env, Passerby, fixtures::detections, producer_config};
+use serde_json::{Value, json};
+
+/// A pipeline that is gone, and never reached Redis: 100 detections are left.
+async fn left(env: &Env, dir: &Path) {
+    let producer = start(env, dir);
+    let recorded = producer.record_many(detections(0..100)).await;
+    assert_eq!(recorded.accepted, 100);
+    producer.sync(Duration::from_secs(30)).await.unwrap();
+    let stats = producer.close(Duration::ZERO).await.unwrap();
+    assert_eq!(stats.detections.spooled, 100);
+}
+
+fn start(env: &Env, dir: &Path) -> AsyncProducer {
+    let nowhere = "redis://127.0.0.1:1".parse().unwrap();
+    let config = ProducerConfig {
+        spool: Some(SpoolConfig {
+            segment_bytes: 1 << 20,
+            max_bytes: 4 << 20,
+            ring_bytes: 1 << 20,
+            ..SpoolConfig::new(dir)
+        }),
+        ..producer_config(env, nowhere)
+    };
+    AsyncProducer::start(config).unwrap()
+}
+
+#[tokio::test]
+async fn inspect_shows_what_waits_and_drain_sends_it() {
+    let (env, dir) = (Env::start().await, tempfile::tempdir().unwrap());
+    let spool = dir.path().join("spool");
+    left(&env, &spool).await;
+    let name = spool.to_str().unwrap();
+    let passerby = Passerby::on(&env);
+
+    let shown = passerby.run(&["spool", "inspect", name]).await.ok();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "100 rows wait to be sent");
+    assert!(lines[1].starts_with("  100 rows of the log in "), "{shown}");
+    assert_eq!(lines[2], "  0 rows of the buffer, in no frame yet");
+    let installation = format!("on disk, for 1 shard of `{}`", env.key_prefix());
+    assert!(lines[4].ends_with(&installation), "{shown}");
+    assert_eq!(lines[5], "in use by nobody");
+    let words: Vec<&str> = lines.last().unwrap().split_whitespace().collect();
+    assert_eq!(words[..2], [env.stream().as_str(), "detections"]);
+    assert_eq!(words[3], "100");
+
+    let counted = passerby.run(&["spool", "drain", name, "--dry-run"]).await;
+    assert_eq!(counted.ok(), "100 rows wait to be sent\n");
+    let refused = passerby.run(&["spool", "drain", name]).await;
+    refused.assert_usage_error(&["not confirmed", "--yes"]);
+    assert_eq!(env.n_entries().await, 0);
+
+    let sent: Value = passerby
+        .run(&["spool", "drain", name, "--yes", "--json"])
+        .await
+        .json();
+    let n_entries = env.n_entries().await;
+    assert_eq!(
+        sent,
+        json!({
+            "rows": 100, "entries_sent": n_entries, "rows_sent": 100, "rows_left": 0,
+            "rows_damaged": 0,
+        })
+    );
+    env.run_worker_drain().await;
+    env.assert_settled_once(100).await;
+
+    let nothing = passerby.run(&["spool", "drain", name, "--yes"]).await.ok();
+    assert_eq!(nothing, "0 rows wait to be sent\n");
+    let found = passerby
+        .run(&["spool", "inspect", name, "--json"])
+        .await
+        .json();
+    assert_eq!((&found["rows"], &found["waiting"]), (&json!(0), &json!([])));
+}
+
+#[tokio::test]
+async fn a_spool_that_was_sent_twice_is_stored_once() {
+    let (env, dir) = (Env::start().await, tempfile::tempdir().unwrap());
+    let spool = dir.path().join("spool");
+    left(&env, &spool).await;
+    let again = dir.path().join("again");
+    std::fs::create_dir(&again).unwrap();
+    for entry in std::fs::read_dir(&spool).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, again.join(path.file_name().unwrap())).unwrap();
+    }
+    for dir in [&spool, &again] {
+        let args = ["spool", "drain", dir.to_str().unwrap(), "--yes"];
+        let sent = Passerby::on(&env).run(&args).await.ok();
+        assert!(sent.starts_with("100 of 100 rows sent in "), "{sent}");
+    }
+    env.run_worker_drain().await;
+    env.assert_settled_once(100).await;
+}
+
+#[tokio::test]
+async fn a_spool_in_use_is_shown_and_not_drained() {
+    let (env, dir) = (Env::start().await, tempfile::tempdir().unwrap());
+    let spool = dir.path().join("spool");
+    let producer = start(&env, &spool);
+    let recorded = producer.record_many(detections(0..10)).await;
+    assert_eq!(recorded.accepted, 10);
+    let name = spool.to_str().unwrap();
+    let pid = std::process::id().to_string();
+
+    let found = Passerby::on(&env)
+        .run(&["spool", "inspect", name, "--json"])
+        .await
+        .json();
+    assert_eq!(found["held_by"], json!(std::process::id()));
+    let refused = Passerby::on(&env)
+        .run(&["spool", "drain", name, "--yes"])
+        .await;
+    refused.assert_one_error_line(&[name, "is in use by process", &pid]);
+    producer.close(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_explained() {
+    let (env, dir) = (Env::start().await, tempfile::tempdir().unwrap());
+    let name = dir.path().to_str().unwrap();
+    for command in ["inspect", "drain"] {
+        let refused = Passerby::on(&env).run(&["spool", command, name]).await;
+        refused.assert_one_error_line(&["there is no spool in", name]);
+    }
+    let spool = dir.path().join("spool");
+    left(&env, &spool).await;
+    let nowhere = Passerby::on(&env).with("PASSERBY_REDIS_URL", "redis://127.0.0.1:1");
+    let name = spool.to_str().unwrap();
+    let args = ["spool", "drain", name, "--yes", "--patience", "0s"];
+    let failed = nowhere.run(&args).await;
+    assert_eq!(failed.code, Some(1));
+    assert!(
+        failed
+            .stdout
+            .ends_with("0 of 100 rows sent in 0 entries, 100 left\n")
+    );
+    assert!(
+        failed.stderr.contains("connect to Redis at"),
+        "{}",
+        failed.stderr
+    );
+    assert!(
+        failed.stderr.contains("stays in the spool"),
+        "{}",
+        failed.stderr
+    );
+}
