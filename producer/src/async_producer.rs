@@ -155,6 +155,11 @@ impl AsyncProducer {
         self.core.stats()
     }
 
+    /// See [`Producer::pressure`](crate::Producer::pressure).
+    pub fn pressure(&self) -> f32 {
+        self.core.pressure()
+    }
+
     /// Whether rows get through to Redis.
     pub fn health(&self) -> Health {
         self.core.health()

@@ -13,7 +13,7 @@ use passerby_shared::{
     wire::{self, Kind},
 };
 
-use crate::{config::ProducerConfig, row::Row};
+use crate::{config::ProducerConfig, row::Row, saturation::Saturation};
 
 /// One entry of a stream, encoded.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub(crate) struct Batcher {
     max_rows: usize,
     max_bytes: usize,
     recent_per_camera: Option<NonZeroUsize>,
+    saturation: Saturation,
 }
 
 /// An entry's rows, collected.
@@ -68,8 +69,9 @@ enum Rows {
 }
 
 impl Batcher {
-    pub(crate) fn new(config: &ProducerConfig) -> Self {
+    pub(crate) fn new(config: &ProducerConfig, saturation: Saturation) -> Self {
         Self {
+            saturation,
             shards: config.shards,
             max_rows: config.max_rows.get(),
             max_bytes: config.max_bytes.get(),
@@ -81,8 +83,10 @@ impl Batcher {
     pub(crate) fn batch(&self, rows: impl Iterator<Item = Row>) -> Vec<Entry> {
         let mut entries: Vec<Open> = Vec::new();
         let mut filling: HashMap<(u16, Kind), usize> = HashMap::new();
-        for row in rows {
+        for mut row in rows {
+            // The buffer has charged the whole row, and is told so when it is published.
             let (kind, n_bytes) = (row.kind(), row.n_bytes());
+            self.saturation.degrade(&mut row);
             let shard = shard_of(row.shard_id(), self.shards);
             let open = filling
                 .get(&(shard, kind))
@@ -198,7 +202,7 @@ mod tests {
     fn batch(change: impl FnOnce(&mut ProducerConfig), rows: Vec<Row>) -> Vec<Entry> {
         let mut config = config();
         change(&mut config);
-        Batcher::new(&config).batch(rows.into_iter())
+        Batcher::new(&config, Saturation::default()).batch(rows.into_iter())
     }
 
     fn detection_ids(entry: &Entry) -> Vec<i64> {

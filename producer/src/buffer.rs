@@ -60,6 +60,8 @@ struct Limits {
     max_delay: Duration,
     flight_rows: usize,
     flight_bytes: usize,
+    /// 0 without a spool.
+    spool_bytes: u64,
 }
 
 /// The rows that were taken out and are not yet published.
@@ -132,6 +134,7 @@ impl Buffer {
                 flush_bytes: max_bytes,
                 max_delay: config.max_delay,
                 // What is in flight cannot make room for newer rows.
+                spool_bytes: config.spool.as_ref().map_or(0, |spool| spool.max_bytes),
                 flight_rows: (max_rows * n_entries).min(config.buffer_rows.get() / 2),
                 flight_bytes: (max_bytes * n_entries)
                     .min(config.buffer_bytes.get() / 2)
@@ -412,6 +415,23 @@ impl Buffer {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// The share of the buffer, and of the spool, that is full.
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub(crate) fn pressure(&self) -> f32 {
+        let share = |used: f32, of: f32| if of > 0.0 { (used / of).min(1.0) } else { 0.0 };
+        let n_rows = self.blocks.n_rows() + self.flight.n_rows;
+        let rows = share(n_rows as f32, self.limits.buffer_rows as f32);
+        let bytes = share(
+            self.stats.buffered_bytes as f32,
+            self.limits.buffer_bytes as f32,
+        );
+        let spool = share(
+            self.stats.spool.bytes as f32,
+            self.limits.spool_bytes as f32,
+        );
+        rows.max(bytes).max(spool)
     }
 
     pub(crate) fn stats(&self) -> &Stats {

@@ -10,7 +10,9 @@ use passerby_shared::{
     redis_connection::{RedisTimeouts, RedisUrl},
 };
 
-use crate::{cache::CacheConfig, overflow::Overflow, spool::SpoolConfig};
+use crate::{
+    cache::CacheConfig, overflow::Overflow, saturation::SaturationConfig, spool::SpoolConfig,
+};
 
 /// Most bytes in one entry's payload. A worker reads an entry whole, and Redis has a thread of one.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
@@ -62,6 +64,8 @@ pub struct ProducerConfig {
     /// Most bytes of payload that are remembered for that: 8 MiB. The oldest entries are forgotten
     /// first.
     pub resend_bytes: usize,
+    /// When the store counts as saturated, and what happens then; `None` for never.
+    pub saturation: Option<SaturationConfig>,
     /// The track cache.
     pub cache: CacheConfig,
 }
@@ -88,6 +92,7 @@ impl ProducerConfig {
             spool: None,
             resend_window: Duration::from_secs(10),
             resend_bytes: 8 << 20,
+            saturation: Some(SaturationConfig::default()),
             cache: CacheConfig::default(),
         }
     }
@@ -161,6 +166,9 @@ impl ProducerConfig {
                     spool.segment_bytes, self.max_bytes
                 ));
             }
+        }
+        if let Some(saturation) = &self.saturation {
+            saturation.check().map_err(InvalidConfig)?;
         }
         self.cache.check().map_err(InvalidConfig)
     }
@@ -238,6 +246,10 @@ pub(crate) mod tests {
             "spool.segment_bytes (131072) must be at least twice max_bytes (262144)",
         );
         check(spool(|s| s.ring_bytes = 1), "spool.ring_bytes (1)");
+        check(
+            |c| c.saturation.as_mut().unwrap().low_water = 10_000,
+            "saturation.low_water (10000) must be less than saturation.high_water (10000)",
+        );
         check(
             spool(|s| s.fsync = crate::spool::Fsync::Interval(Duration::ZERO)),
             "spool.fsync (0ns)",

@@ -20,6 +20,7 @@ use crate::{
     config::ProducerConfig,
     handover::Handover,
     publisher::Publisher,
+    saturation::{Monitor, Saturation},
     spool::Journal,
 };
 
@@ -30,19 +31,25 @@ pub(crate) fn start(
     journal: Option<Journal>,
     cache: CacheQueue,
     cache_task: CacheTask,
+    saturation: Saturation,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let batcher = Batcher::new(config);
+    let batcher = Batcher::new(config, saturation.clone());
+    let monitor = config
+        .saturation
+        .clone()
+        .map(|of| Monitor::new(config, of, saturation));
     let mut publisher = Publisher::new(config, Arc::clone(&handover), cache.clone());
     thread::Builder::new()
         .name("passerby-producer".to_owned())
         .spawn(move || {
             let ended = EndOnDrop(&handover);
             runtime.block_on(async {
-                // Its end is the runtime's, so there is nothing to wait for.
+                // Their end is the runtime's, so there is nothing to wait for.
                 drop(tokio::spawn(cache_task.run()));
+                drop(monitor.map(|monitor| tokio::spawn(monitor.run())));
                 tokio::select! {
                     () = run(&handover, journal.as_ref(), &batcher, &mut publisher) => {}
                     () = handover.past_end() => {}

@@ -84,6 +84,7 @@ mod producer;
 mod publisher;
 mod resend;
 mod row;
+mod saturation;
 pub mod spool;
 mod stats;
 
@@ -102,6 +103,7 @@ pub use crate::{
     lifecycle::{CloseError, FlushError, RecordError, RecordedMany, StartError, SyncError},
     overflow::Overflow,
     producer::Producer,
+    saturation::{Degradation, SaturationConfig},
     spool::{Fsync, SpoolConfig, SpoolError, SpoolFull},
-    stats::{CacheStats, LastError, RowStats, SpoolStats, Stats},
+    stats::{CacheStats, LastError, RowStats, SaturationStats, SpoolStats, Stats},
 };

@@ -18,6 +18,7 @@ use crate::{
     handover::{Closed, Handover, Patience, Recorded, after},
     health::Health,
     row::Row,
+    saturation::Saturation,
     spool::{self, Journal, SpoolError},
     stats::Stats,
 };
@@ -133,13 +134,15 @@ impl Core {
                 Some(Journal::new(spool, Arc::clone(&handover), opened))
             }
         };
-        let (cache, cache_task) = CacheQueue::new(config);
+        let saturation = Saturation::default();
+        let (cache, cache_task) = CacheQueue::new(config, saturation.clone());
         let started = flusher::start(
             config,
             Arc::clone(&handover),
             journal,
             cache.clone(),
             cache_task,
+            saturation,
         );
         let thread = started.map_err(StartError::Thread)?;
         Ok(Arc::new(Self {
@@ -235,7 +238,16 @@ impl Core {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.handover.buffer().stats().clone();
         stats.cache = self.cache.stats();
+        stats.saturation = self.cache.saturation().stats();
+        stats.saturation.pressure = self.pressure();
         stats
+    }
+
+    pub(crate) fn pressure(&self) -> f32 {
+        self.cache
+            .saturation()
+            .pressure()
+            .max(self.handover.buffer().pressure())
     }
 
     pub(crate) fn health(&self) -> Health {

@@ -47,6 +47,12 @@ pub const SPOOL_DAMAGED: &str = "producer_spool_damaged_total";
 pub const ENTRIES_RESENT: &str = "producer_entries_resent_total";
 /// Entries that were forgotten before the resend window was over, as it held too many bytes.
 pub const RESEND_CUT: &str = "producer_resend_cut_entries_total";
+/// How near the producer and the store are to their limits, 0…1.
+pub const PRESSURE: &str = "producer_pressure_ratio";
+/// What is left out of rows: 0 nothing, 1 trajectories and embeddings, 2 genders as well.
+pub const DEGRADATION: &str = "producer_degradation_level";
+/// Rows recorded without something they had, and embeddings not cached, by `kind`.
+pub const DEGRADED: &str = "producer_degraded_total";
 /// Time from taking rows out of the buffer until Redis had acknowledged all of them.
 pub const FLUSH_SECONDS: &str = "producer_flush_duration_seconds";
 /// Values asked of the track cache, by `outcome`: `hit`, `miss`, `undecodable`, `unavailable`.
@@ -129,6 +135,21 @@ pub fn describe() {
         Unit::Count,
         "Entries forgotten before the resend window was over"
     );
+    describe_gauge!(
+        PRESSURE,
+        Unit::Count,
+        "How near the producer and the store are to their limits, 0 to 1"
+    );
+    describe_gauge!(
+        DEGRADATION,
+        Unit::Count,
+        "What is left out of rows: 0 nothing, 1 trajectories, 2 genders as well"
+    );
+    describe_counter!(
+        DEGRADED,
+        Unit::Count,
+        "Rows recorded without something they had, and embeddings not cached"
+    );
     describe_histogram!(
         FLUSH_SECONDS,
         Unit::Seconds,
@@ -208,6 +229,22 @@ impl Reporter {
         counter!(SPOOL_DAMAGED).increment(stats.spool.damaged - told.spool.damaged);
         counter!(ENTRIES_RESENT).increment(stats.entries_resent - told.entries_resent);
         counter!(RESEND_CUT).increment(stats.resend_cut - told.resend_cut);
+        let (now, before) = (stats.saturation, told.saturation);
+        gauge!(PRESSURE).set(f64::from(now.pressure));
+        gauge!(DEGRADATION).set(f64::from(now.left_out as u8));
+        for (kind, n) in [
+            (
+                "detections",
+                now.detections_degraded - before.detections_degraded,
+            ),
+            ("tracks", now.tracks_degraded - before.tracks_degraded),
+            (
+                "embeddings",
+                now.embeddings_left_out - before.embeddings_left_out,
+            ),
+        ] {
+            counter!(DEGRADED, "kind" => kind).increment(n);
+        }
         let (now, told) = (stats.cache, told.cache);
         for (outcome, n_values) in [
             ("hit", now.hits - told.hits),

@@ -122,6 +122,21 @@ impl Producer {
         self.core.stats()
     }
 
+    /// How near the producer and the store behind it are to their limits, 0…1: the greatest of the share of
+    /// the buffer and of the spool that is full, the workers' backlog as a share of its high-water mark, and
+    /// Redis' memory. At 1 rows are being degraded, or dropped by the overflow policy: a pipeline that lowers
+    /// its frame rate as this rises loses neither.
+    ///
+    /// ```
+    /// # fn frames_per_second(producer: &passerby_producer::Producer) -> f32 {
+    /// // From half of the way on, ever fewer frames.
+    /// 25.0 * (2.0 * (1.0 - producer.pressure())).clamp(0.2, 1.0)
+    /// # }
+    /// ```
+    pub fn pressure(&self) -> f32 {
+        self.core.pressure()
+    }
+
     /// Whether rows get through to Redis.
     pub fn health(&self) -> Health {
         self.core.health()

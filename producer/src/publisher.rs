@@ -328,6 +328,7 @@ impl Publisher {
     pub(crate) fn report(&mut self) {
         let mut stats = self.handover.buffer().stats().clone();
         stats.cache = self.cache.stats();
+        stats.saturation = self.cache.saturation().stats();
         self.reporter.report(stats);
     }
 }

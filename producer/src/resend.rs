@@ -162,7 +162,9 @@ mod tests {
         let mut config = config();
         config.max_rows = NonZeroUsize::MIN;
         let rows = [Row::Detection(detection("c", id))];
-        Batcher::new(&config).batch(rows.into_iter()).remove(0)
+        Batcher::new(&config, crate::saturation::Saturation::default())
+            .batch(rows.into_iter())
+            .remove(0)
     }
 
     fn server(run_id: &str) -> Option<ServerId> {

@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use passerby_shared::wire::Kind;
 use serde::Serialize;
 
+use crate::saturation::Degradation;
+
 /// A consistent snapshot of what a producer has done since it was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
@@ -33,6 +35,8 @@ pub struct Stats {
     pub resend_cut: u64,
     /// What the spool holds.
     pub spool: SpoolStats,
+    /// How near the store is to its limits, and what was left out because of that.
+    pub saturation: SaturationStats,
     /// What the track cache did.
     pub cache: CacheStats,
 }
@@ -176,6 +180,34 @@ pub struct SpoolStats {
     /// The disk failed, and the producer goes on in memory only.
     pub is_abandoned: bool,
 }
+
+/// How near the store is to its limits, and what was left out because of that.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct SaturationStats {
+    /// See [`Producer::pressure`](crate::Producer::pressure).
+    pub pressure: f32,
+    /// What is left out of rows now.
+    pub left_out: Degradation,
+    /// Detections that were recorded without something they had.
+    pub detections_degraded: u64,
+    /// Tracks that were recorded without something they had.
+    pub tracks_degraded: u64,
+    /// Embeddings that were not cached.
+    pub embeddings_left_out: u64,
+}
+
+impl PartialEq for SaturationStats {
+    fn eq(&self, other: &Self) -> bool {
+        // As bits: a pressure is never NaN, and two snapshots are the same or not.
+        self.pressure.to_bits() == other.pressure.to_bits()
+            && self.left_out == other.left_out
+            && self.detections_degraded == other.detections_degraded
+            && self.tracks_degraded == other.tracks_degraded
+            && self.embeddings_left_out == other.embeddings_left_out
+    }
+}
+
+impl Eq for SaturationStats {}
 
 /// What the track cache did since the producer was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -15,7 +15,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{CacheConfig, CacheError, CacheTask, write};
 use crate::{
-    batcher::RecentDetections, config::ProducerConfig, handover::after, stats::CacheStats,
+    batcher::RecentDetections, config::ProducerConfig, handover::after, saturation::Saturation,
+    stats::CacheStats,
 };
 
 /// How long closing a producer waits for writes to the cache, at most.
@@ -29,6 +30,7 @@ pub(crate) struct CacheQueue {
 }
 
 pub(super) struct Shared {
+    pub(super) saturation: Saturation,
     pub(super) prefix: KeyPrefix,
     pub(super) config: CacheConfig,
     pub(super) counters: Counters,
@@ -68,9 +70,10 @@ impl Drop for Operation {
 
 impl CacheQueue {
     /// The queue, and the task that is to work on it.
-    pub(crate) fn new(config: &ProducerConfig) -> (Self, CacheTask) {
+    pub(crate) fn new(config: &ProducerConfig, saturation: Saturation) -> (Self, CacheTask) {
         let (sender, receiver) = mpsc::channel(config.cache.queue_len.get());
         let shared = Arc::new(Shared {
+            saturation,
             prefix: config.key_prefix.clone(),
             config: config.cache,
             counters: Counters::default(),
@@ -78,6 +81,10 @@ impl CacheQueue {
         });
         let task = CacheTask::new(config, Arc::clone(&shared), receiver);
         (Self { shared, sender }, task)
+    }
+
+    pub(crate) fn saturation(&self) -> &Saturation {
+        &self.shared.saturation
     }
 
     pub(super) fn cache_track<T: Serialize + ?Sized>(
@@ -102,9 +109,10 @@ impl CacheQueue {
         ttl: Duration,
     ) -> Result<(), CacheError> {
         let prefix = &self.shared.prefix;
-        self.write(write::cache_embedding(
-            prefix, session_id, track_id, embedding, ttl,
-        )?);
+        let write = write::cache_embedding(prefix, session_id, track_id, embedding, ttl)?;
+        if !self.shared.saturation.leaves_out_embedding() {
+            self.write(write);
+        }
         Ok(())
     }
 

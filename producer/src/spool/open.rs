@@ -14,6 +14,7 @@ use crate::{
     batcher::{Batcher, Entry},
     config::ProducerConfig,
     row::Row,
+    saturation::Saturation,
 };
 
 /// A spool, open and locked.
@@ -121,7 +122,7 @@ fn take_over(
     rows: impl Iterator<Item = (u64, Row)>,
     log: &mut Log,
 ) -> Result<RowCounts, SpoolError> {
-    let batcher = Batcher::new(config);
+    let batcher = Batcher::new(config, Saturation::default());
     let limit = usize::try_from(spool.segment_bytes / 2).unwrap_or(usize::MAX);
     let mut taken = RowCounts::default();
     let mut rows = rows.peekable();

@@ -23,6 +23,7 @@ mod operators_commands;
 mod partitions_are_there_when_needed;
 mod producer_keeps_its_books;
 mod queries_answer;
+mod saturation_is_felt;
 mod sessions_count_people;
 mod silence_is_noticed;
 mod spools_outlive_pipelines;
