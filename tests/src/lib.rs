@@ -29,6 +29,7 @@ pub use env::{Env, GROUP};
 pub use eventually::{eventually, stays};
 pub use fault_proxy::{Direction, Fault, FaultProxy};
 pub use own_redis::OwnRedis;
+pub use program::build as build_program;
 pub use producing::{Published, producer_config};
 pub use servers::Servers;
 pub use worker::RunningWorker;
