@@ -183,7 +183,9 @@ async fn create_locked(
         let next = day + Days::new(1);
         client
             .batch_execute(&format!(
-                "CREATE TABLE {table} (LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE);
+                "CREATE TABLE {table} (
+                     LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING CONSTRAINTS
+                 );
                  LOCK TABLE detections_default IN ACCESS EXCLUSIVE MODE;
                  WITH moved AS (
                      DELETE FROM detections_default

@@ -90,3 +90,24 @@ async fn rows_in_the_default_partition_move_into_their_days_partition() {
     assert_eq!(partition_of(&env, 1).await, partition);
     env.assert_settled_once(2).await;
 }
+
+#[tokio::test]
+async fn a_partition_made_on_demand_has_the_constraints_that_an_operator_added() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000)")
+        .await;
+    let day = *MIDNIGHT - chrono::Days::new(30);
+    let on = |id: i64, bbox_height: f32| Detection {
+        timestamp: day,
+        bbox_height,
+        ..detection(id)
+    };
+    env.publish(&[on(0, 10.0), on(1, 5_000.0)]).await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (1, 1));
+    let partition = format!("detections_p{}", day.format("%Y%m%d"));
+    assert_eq!(partition_of(&env, 0).await, partition);
+    env.assert_settled_once(1).await;
+}
