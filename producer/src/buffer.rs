@@ -382,6 +382,11 @@ impl Buffer {
         self.ended || self.n_left(below) == 0
     }
 
+    /// The number of the next row that is accepted.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     pub(crate) fn n_changes(&self) -> u64 {
         self.n_changes
     }

@@ -9,9 +9,9 @@
 //! One flight at a time. Without a spool there is a connection before any row is taken out, so that
 //! rows stay where the overflow policy can choose among them; with one, the log has room before.
 
-use std::{io, sync::Arc, thread};
+use std::{io, sync::Arc, thread, time::Duration};
 
-use tokio::runtime;
+use tokio::{runtime, time::timeout};
 
 use crate::{
     batcher::Batcher,
@@ -23,6 +23,9 @@ use crate::{
     saturation::{Monitor, Saturation},
     spool::Journal,
 };
+
+/// Longest wait at the end for Redis to forget an empty spool.
+const UNREGISTER: Duration = Duration::from_millis(500);
 
 /// Starts the background thread. It ends by itself once `handover` is closed.
 pub(crate) fn start(
@@ -56,6 +59,7 @@ pub(crate) fn start(
                 }
                 if let Some(journal) = &journal {
                     journal.close().await;
+                    drop(timeout(UNREGISTER, publisher.unregister_spool()).await);
                 }
                 cache.drain(handover.time_left()).await;
             });

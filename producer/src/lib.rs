@@ -60,6 +60,11 @@
 //! one in its place, the producer remembers what it sent in
 //! [`resend_window`](ProducerConfig::resend_window), and sends it again.
 //!
+//! # When the store cannot keep up
+//!
+//! [`Producer::pressure`] tells the pipeline before anything is dropped. Where that changes nothing, what
+//! matters least is left out of rows: see [`SaturationConfig`].
+//!
 //! # Where what is
 //!
 //! In the order of a row's life: `row`, `overflow` and `buffer` (what is kept), `handover` (from the

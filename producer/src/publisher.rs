@@ -22,7 +22,7 @@ use passerby_shared::{
 };
 use redis::{RedisError, RedisResult};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     batcher::{Entry, Held},
@@ -32,6 +32,7 @@ use crate::{
     health::{HealthLog, TroubleKind},
     metrics::Reporter,
     resend::{ResendWindow, server_id},
+    spool::Registration,
 };
 
 /// Entries that are sent again are sent so many at a time.
@@ -47,6 +48,7 @@ pub(crate) struct Publisher {
     retry_max: Duration,
     was_connected: bool,
     window: ResendWindow,
+    registration: Option<Registration>,
     health: HealthLog,
     reporter: Reporter,
 }
@@ -87,6 +89,7 @@ impl SendError {
 
 impl Publisher {
     pub(crate) fn new(config: &ProducerConfig, handover: Arc<Handover>, cache: CacheQueue) -> Self {
+        let registration = Registration::new(config, handover.buffer().next_seq());
         Self {
             link: RedisLink::new(config.redis_url.clone(), config.redis_timeouts),
             streams: config.key_prefix.streams(config.shards),
@@ -103,6 +106,7 @@ impl Publisher {
             retry_max: config.retry_max,
             was_connected: false,
             window: ResendWindow::new(config),
+            registration,
             health: HealthLog::default(),
             reporter: Reporter::default(),
         }
@@ -153,6 +157,46 @@ impl Publisher {
         self.handover.buffer().succeeded();
         self.reporter.flushed(begun.elapsed());
         self.report();
+        self.register_spool().await;
+    }
+
+    /// Notes in Redis up to when everything in the spool has been sent. That it is not noted costs the
+    /// workers' ledger some space, so that failing is no error.
+    async fn register_spool(&mut self) {
+        let Some(registration) = &mut self.registration else {
+            return;
+        };
+        let Some(below) = registration.due() else {
+            return;
+        };
+        let (n_left, next_seq) = {
+            let buffer = self.handover.buffer();
+            (buffer.n_left(below), buffer.next_seq())
+        };
+        if n_left == 0 {
+            let note = registration.note(next_seq);
+            self.run(note).await;
+        }
+    }
+
+    /// Takes the note away, when nothing is left in the spool.
+    pub(crate) async fn unregister_spool(&mut self) {
+        let is_empty = self.handover.buffer().stats().rows().waiting() == 0;
+        if let Some(registration) = self.registration.take().filter(|_| is_empty)
+            && self.link.is_connected()
+        {
+            self.run(registration.forget()).await;
+        }
+    }
+
+    /// Runs a command whose failure changes nothing.
+    async fn run(&mut self, command: redis::Cmd) {
+        if let Ok(connection) = self.link.get().await
+            && let Err(error) = command.query_async::<redis::Value>(connection).await
+        {
+            self.link.judge(&error);
+            debug!(error = %ErrorChain(&error), "the spool is not registered");
+        }
     }
 
     /// Publishes the first entry of each lane, and takes those out that Redis acknowledged.

@@ -190,7 +190,9 @@ impl Pipeline {
                         let called = Instant::now();
                         let recorded = producer.record(detection).unwrap();
                         let nanos = called.elapsed().as_nanos();
-                        recording.calls.push(u32::try_from(nanos).unwrap_or(u32::MAX));
+                        recording
+                            .calls
+                            .push(u32::try_from(nanos).unwrap_or(u32::MAX));
                         match recorded {
                             Recorded::Accepted => recording.accepted += 1,
                             Recorded::Dropped => recording.refused += 1,
@@ -212,8 +214,14 @@ impl Pipeline {
 
 fn calls(calls: &mut [u32]) -> serde_json::Value {
     calls.sort_unstable();
-    let at = |share: f64| f64::from(calls[((calls.len() - 1) as f64 * share) as usize]) / 1e3;
-    json!({ "n": calls.len(), "p50_us": at(0.5), "p99_us": at(0.99), "p99_9_us": at(0.999), "max_us": at(1.0) })
+    let at = |per_mille: usize| f64::from(calls[(calls.len() - 1) * per_mille / 1_000]) / 1e3;
+    json!({
+        "n": calls.len(),
+        "p50_us": at(500),
+        "p99_us": at(990),
+        "p99_9_us": at(999),
+        "max_us": at(1_000),
+    })
 }
 
 async fn redis_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_json::Value {
@@ -255,7 +263,8 @@ async fn redis_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_
 }
 
 async fn postgres_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_json::Value {
-    let producer = Producer::start(ProducerConfig::new(setup.redis.url().parse().unwrap())).unwrap();
+    let producer =
+        Producer::start(ProducerConfig::new(setup.redis.url().parse().unwrap())).unwrap();
     let pipeline = Pipeline::start(producer.clone(), args.rate, *next_id);
     sleep(Duration::from_secs(5)).await;
     let (rows_before, _) = setup.stored().await;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Builds a program of the workspace from the sources as they are, and says where it is. Cargo builds
 /// the programs of a package only for the package's own tests.
-pub(crate) fn build(name: &str) -> PathBuf {
+pub fn build(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     // What cargo tells this process of its package is not about what is built: a build script that
     // asks for it (that of ring does) would run anew each time, here and in the next `cargo test`, and

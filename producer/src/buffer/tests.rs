@@ -263,7 +263,8 @@ mod with_a_ring {
 
     fn spooled_entries(rows: &mut [Block]) -> Vec<Entry> {
         let rows = rows.iter_mut().flat_map(Block::drain);
-        let mut entries = Batcher::new(&config()).batch(rows);
+        let mut entries =
+            Batcher::new(&config(), crate::saturation::Saturation::default()).batch(rows);
         entries
             .iter_mut()
             .for_each(|entry| entry.held = Held::Spool);

@@ -202,8 +202,6 @@ impl Ring {
     pub(crate) fn abandon(&mut self) {
         self.state.is_abandoned = true;
         self.write_state();
-        // The disk may be beyond writing to; the mark stands in the page cache all the same.
-        drop(self.map.flush());
     }
 
     /// Forces everything onto the disk. Slow.

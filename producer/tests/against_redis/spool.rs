@@ -569,3 +569,46 @@ fn a_disk_that_others_fill_does_not_stop_delivery() {
         &[other.to_str().unwrap(), "no room", "free some space"],
     );
 }
+
+/// What workers find in Redis about spools.
+fn notes(redis: &RedisServer) -> std::collections::HashMap<String, i64> {
+    redis::Commands::hgetall(&mut connect(redis), "passerby:spools").unwrap()
+}
+
+#[test]
+fn workers_are_told_up_to_when_a_spool_has_been_sent() {
+    // What was noted must outlive the kill.
+    let mut redis = RedisServer::start(RedisOptions {
+        appendonly: passerby_servers::Appendonly::Always,
+        ..RedisOptions::default()
+    })
+    .unwrap();
+    let dir = Dir::new();
+    let started_ms = chrono::Utc::now().timestamp_millis();
+    let producer = Producer::start(spooling(&redis, &dir.path())).unwrap();
+    record(&producer, 0..10);
+    producer.flush(SOON).unwrap();
+    eventually("noted", || !notes(&redis).is_empty());
+    let noted = notes(&redis);
+    let (spool, sent_ms) = noted.iter().next().unwrap();
+    assert!(
+        spool.ends_with(dir.path().to_str().unwrap()),
+        "{spool} names the directory"
+    );
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    assert!((started_ms..=now_ms).contains(sent_ms));
+
+    // What it leaves behind holds its note, and so the ledger.
+    redis.kill().unwrap();
+    record(&producer, 10..20);
+    producer.close(AT_ONCE).unwrap();
+    redis.restart().unwrap();
+    assert_eq!(notes(&redis), noted);
+
+    // Once everything is sent nothing is held any more.
+    let producer = Producer::start(spooling(&redis, &dir.path())).unwrap();
+    producer.flush(SOON).unwrap();
+    producer.close(SOON).unwrap();
+    assert!(notes(&redis).is_empty());
+    assert_eq!(ids(&redis), (0..20).collect::<Vec<_>>());
+}
