@@ -34,6 +34,8 @@ pub struct BatchEntry {
     /// When its key was made, by the key's own account; `None` for a key that does not tell, which the
     /// ledger never forgets.
     pub made_at: Option<DateTime<Utc>>,
+    /// It was put back from the dead letters.
+    pub(crate) is_requeued: bool,
     /// Rows it carries, good and bad.
     pub n_rows: usize,
     /// Its detections' bytes within the batch's COPY data.
@@ -82,7 +84,8 @@ impl Batch {
             .find_map(|entry| entry.origin.as_ref().map(|origin| origin.id))
     }
 
-    /// Two batches, of about half of the entries each; the second is empty when there is only one.
+    /// Two batches, of about half of the entries each; the second is empty when there is only one. Twins are
+    /// for the caller to settle when both are: see [`Batch::take_twins`].
     pub(crate) fn halves(mut self) -> (Self, Self) {
         let mut first = self.entries;
         let mut second = first.split_off(first.len().div_ceil(2));
@@ -97,8 +100,7 @@ impl Batch {
             sessions: self.sessions.split_off(sessions),
             dead_letters: self.dead_letters.split_off(letters),
             days: self.days.clone(),
-            // Settled last, when every entry that they are copies of is.
-            twins: std::mem::take(&mut self.twins),
+            twins: Vec::new(),
             n_detections: 0,
             may_be_known: true,
             entries: second,
@@ -111,6 +113,7 @@ impl Batch {
             n_detections: self.n_detections - rest.n_detections,
             may_be_known: true,
             entries: first,
+            twins: Vec::new(),
             ..self
         };
         (first, rest)
@@ -119,6 +122,17 @@ impl Batch {
     /// Whether the key of some entry was made before this time.
     pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
         self.entries.iter().any(|e| e.is_older_than(horizon))
+    }
+
+    /// Entries that were not put back from the dead letters, and their rows.
+    pub(crate) fn n_first_hand(&self) -> (usize, usize) {
+        let entries = || self.entries.iter().filter(|entry| !entry.is_requeued);
+        (entries().count(), entries().map(|entry| entry.n_rows).sum())
+    }
+
+    /// Takes the twins out, to be given to the part of the batch that is settled last.
+    pub(crate) fn take_twins(&mut self) -> Vec<Origin> {
+        std::mem::take(&mut self.twins)
     }
 
     /// Whether Postgres has refused something of it.
@@ -161,6 +175,7 @@ impl Batch {
         let entries = self.entries.first().map(|entry| BatchEntry {
             key: entry.key,
             made_at: None,
+            is_requeued: entry.is_requeued,
             origin: None,
             n_rows: rows.len(),
             tuples: 0..part.tuples.len(),

@@ -52,7 +52,8 @@ enum Outcome {
     Refused(Box<Batch>, StoreError),
 }
 
-/// How much was refused of a batch that came from the decoder, however often it was halved.
+/// How much was refused of a batch that came from the decoder, however often it was halved. What was put back
+/// from the dead letters does not count: that it is refused again is no news.
 struct Refusals {
     n_rows: usize,
     of_rows: usize,
@@ -93,17 +94,19 @@ impl Committer {
     ///
     /// Parts with something refused in them wait until all others are tried: only then is it known
     /// whether what is refused is an exception.
-    async fn commit(&mut self, batch: Batch) -> Result<bool, WorkerError> {
+    async fn commit(&mut self, mut batch: Batch) -> Result<bool, WorkerError> {
+        let (of_entries, of_rows) = batch.n_first_hand();
         let mut refusals = Refusals {
             n_rows: 0,
-            of_rows: batch.n_detections(),
+            of_rows,
             n_entries: 0,
-            of_entries: batch.entries().len(),
+            of_entries,
         };
+        let mut twins = batch.take_twins();
         let mut parts = vec![batch];
         let mut mended = Vec::new();
         loop {
-            let (part, is_last_try) = match parts.pop() {
+            let (mut part, is_last_try) = match parts.pop() {
                 Some(part) => (part, false),
                 None => match mended.pop() {
                     Some(part) => {
@@ -113,6 +116,9 @@ impl Committer {
                     None => return Ok(true),
                 },
             };
+            if parts.is_empty() && mended.is_empty() {
+                part.twins = std::mem::take(&mut twins);
+            }
             let n_entries = part.entries().len();
             match self.commit_part(part, is_last_try, &mut refusals).await? {
                 // The acker ends after the committers, or the worker is being torn down.
@@ -122,22 +128,28 @@ impl Committer {
                     }
                 }
                 Outcome::Aborted => return Ok(false),
-                Outcome::Mended(part) => mended.push(*part),
-                Outcome::Refused(part, _) | Outcome::TooLarge(part) if n_entries > 1 => {
+                Outcome::Mended(mut part) => {
+                    twins.extend(part.take_twins());
+                    mended.push(*part);
+                }
+                Outcome::Refused(mut part, _) | Outcome::TooLarge(mut part) if n_entries > 1 => {
+                    twins.extend(part.take_twins());
                     let (first, second) = part.halves();
                     parts.push(second);
                     parts.push(first);
                 }
                 Outcome::TooLarge(part) => parts.push(*part),
                 Outcome::Refused(mut part, error) => {
-                    refusals.n_entries += 1;
+                    twins.extend(part.take_twins());
+                    let n_counted = part.n_first_hand().0;
+                    refusals.n_entries += n_counted;
                     if self.is_mostly_refused(&refusals) {
                         return Err(error.into());
                     }
                     match self.refuse(&mut part, &error).await {
                         Ok(()) => mended.push(*part),
                         Err(again) if again.recovery() == Recovery::Retry => {
-                            refusals.n_entries -= 1;
+                            refusals.n_entries -= n_counted;
                             parts.push(*part);
                             tokio::select! {
                                 () = tokio::time::sleep(SEARCH_AGAIN_AFTER) => {}
@@ -211,10 +223,10 @@ impl Committer {
             match recovery {
                 Recovery::Stop => return Err(failure.error),
                 Recovery::DeadLetter => {
-                    if !refuse_row(&mut batch, &failure) {
+                    let Some(is_requeued) = refuse_row(&mut batch, &failure) else {
                         return Ok(Outcome::Refused(Box::new(batch), failure.error));
-                    }
-                    refusals.n_rows += 1;
+                    };
+                    refusals.n_rows += usize::from(!is_requeued);
                     if self.is_mostly_refused(refusals) {
                         return Err(failure.error);
                     }
@@ -294,22 +306,22 @@ fn log_failure(failure: &StoreError, n_failures: u32, n_rows: usize) {
     }
 }
 
-/// Moves the row that Postgres refused to the dead letters; `false` when Postgres named none.
-fn refuse_row(batch: &mut Batch, failure: &CommitError) -> bool {
-    let (Some(included), Some(nth)) = (&failure.copying, failure.refused_row()) else {
-        return false;
-    };
-    let Some(db) = failure.error.db_error() else {
-        return false;
-    };
+/// Moves the row that Postgres refused to the dead letters, and tells whether its entry was put back from
+/// there; `None` when Postgres named no row.
+fn refuse_row(batch: &mut Batch, failure: &CommitError) -> Option<bool> {
+    let (included, nth) = (failure.copying.as_ref()?, failure.refused_row()?);
+    let db = failure.error.db_error()?;
+    let mut is_requeued = false;
     let row = RefusedRow {
         nth,
         sqlstate: db.code().code().to_owned(),
         message: db.message().to_owned(),
     };
-    batch.reject_row(included, nth, |entry, row_idx| {
+    let rejected = batch.reject_row(included, nth, |entry, row_idx| {
+        is_requeued = entry.is_requeued;
         row_letter(entry, row_idx, &row)
-    })
+    });
+    rejected.then_some(is_requeued)
 }
 
 /// Moves a row of the batch's only entry to the dead letters.

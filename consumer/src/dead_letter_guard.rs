@@ -119,9 +119,12 @@ impl Window {
     }
 }
 
-/// The entry as a whole, or most of its rows, cannot be stored. What Redis lost, or what is too old to
+/// The entry as a whole, or most of its rows, cannot be stored. What an operator put back, what Redis lost, or what is too old to
 /// be told from what is stored, says nothing about the entries to come.
 fn is_bad(batch: &Batch, entry: &BatchEntry) -> bool {
+    if entry.is_requeued {
+        return false;
+    }
     let letters = &batch.dead_letters[entry.dead_letters.clone()];
     let letters = || {
         letters

@@ -22,6 +22,10 @@ use crate::{
     store::{DeadLetter, Reason},
 };
 
+/// The field that says which dead letter an entry was put back from. What an operator puts back and Postgres
+/// refuses again says nothing about the entries that producers send.
+pub(crate) const FIELD_REQUEUED: &str = "requeued";
+
 pub(crate) struct Decoder {
     pub(crate) batch_rows: NonZeroUsize,
     pub(crate) batch_bytes: NonZeroUsize,

@@ -394,12 +394,22 @@ impl Env {
 
     /// Puts all dead letters back into their stream.
     pub async fn requeue_all(&self) -> RequeueReport {
+        self.requeue(None).await
+    }
+
+    /// Puts the dead letters of this reason back into their stream.
+    pub async fn requeue_reason(&self, reason: &str) -> RequeueReport {
+        self.requeue(Some(reason.to_owned())).await
+    }
+
+    async fn requeue(&self, reason: Option<String>) -> RequeueReport {
         let mut target = Target {
             link: RedisLink::new(self.redis_url(), RedisTimeouts::default()),
             streams: vec![self.stream()],
             group: GROUP.to_owned(),
         };
         let all = DeadLetterFilter {
+            reason,
             limit: 10_000,
             ..DeadLetterFilter::default()
         };

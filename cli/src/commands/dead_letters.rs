@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use clap::{Args, Subcommand};
 use passerby_consumer::{
     args::{DatabaseArgs, RedisArgs},
-    ops,
+    ops::{self, RequeueReport},
     store::{DeadLetterFilter, DeadLetterRecord, Reason, Store},
 };
 use passerby_shared::{
@@ -38,7 +38,8 @@ enum What {
     /// Put dead letters back into their streams, to be stored by the workers.
     ///
     /// Safe to repeat: a letter put back twice is stored once. One that is refused again becomes a new
-    /// dead letter.
+    /// dead letter. Letters that are `too-old` may have been stored before the ledger forgot them: look for
+    /// their rows first, and then name them by number or with `--reason too-old`.
     #[command(after_help = "Example:\n  passerby dead-letters requeue --reason refused --dry-run")]
     Requeue(RequeueArgs),
 }
@@ -102,11 +103,12 @@ struct RequeueArgs {
 }
 
 /// As in the table.
-const REASONS: [&str; 5] = [
+const REASONS: [&str; 6] = [
     Reason::Undecodable.as_str(),
     Reason::InvalidRow.as_str(),
     Reason::Refused.as_str(),
     Reason::Lost.as_str(),
+    Reason::TooOld.as_str(),
     Reason::Panic.as_str(),
 ];
 
@@ -308,15 +310,17 @@ async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
             output::json(&found);
         } else {
             output::line(&format!(
-                "{} dead letters match",
-                grouped(found.matched as u64)
+                "{} dead letters match{}",
+                grouped(found.matched as u64),
+                left_alone(&found)
             ));
         }
         return Ok(());
     }
+    let n_meant = found.matched - found.doubtful;
     confirm(
         args.yes,
-        &format!("put {} dead letters back", grouped(found.matched as u64)),
+        &format!("put {} dead letters back", grouped(n_meant as u64)),
     )?;
     let report = ops::requeue(&mut target, &mut store, &filter, false)
         .await
@@ -328,12 +332,24 @@ async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
             "{} of {} dead letters put back{}",
             grouped(report.requeued as u64),
             grouped(report.matched as u64),
-            if report.empty > 0 {
-                format!("; {} hold nothing to put back", report.empty)
-            } else {
-                String::new()
-            },
+            left_alone(&report),
         ));
     }
     Ok(())
+}
+
+/// Which letters are not put back, and why.
+fn left_alone(report: &RequeueReport) -> String {
+    let mut text = String::new();
+    if report.empty > 0 {
+        text.push_str(&format!("; {} hold nothing to put back", report.empty));
+    }
+    if report.doubtful > 0 {
+        text.push_str(&format!(
+            "; {} are too old to tell whether they were stored: look for their rows, then name them by \
+             number or with --reason too-old",
+            report.doubtful
+        ));
+    }
+    text
 }

@@ -6,7 +6,10 @@ use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{Detection, DetectionRef, IdempotencyKey, Session, Track};
 
 use super::{Batch, BatchEntry, Origin, RawFields};
-use crate::store::{CopyBuffer, DeadLetter};
+use crate::{
+    decoder::FIELD_REQUEUED,
+    store::{CopyBuffer, DeadLetter},
+};
 
 /// Builds a [`Batch`] entry by entry.
 ///
@@ -130,6 +133,9 @@ impl BatchBuilder {
         self.entries.push(BatchEntry {
             key,
             made_at: made_at(key, origin.as_ref()),
+            is_requeued: fields
+                .iter()
+                .any(|(name, _)| name == FIELD_REQUEUED.as_bytes()),
             origin,
             n_rows: self.n_rows,
             tuples: tuples..self.tuples.len(),

@@ -1,7 +1,9 @@
 //! Puts dead letters back into their stream, after whatever was wrong has been mended.
 //!
 //! A letter goes back under an idempotency key derived from its number: put back twice, it is stored
-//! once. If it is refused again it becomes a new dead letter with a number of its own.
+//! once. If it is refused again it becomes a new dead letter with a number of its own. A letter that is
+//! `too-old` may have been stored before the ledger forgot it, and under its new key would be stored a second
+//! time: it is put back only when somebody asks for it by number or reason.
 
 use passerby_shared::{
     IdempotencyKey, StreamKey,
@@ -9,7 +11,10 @@ use passerby_shared::{
 };
 
 use super::{OpsError, Target};
-use crate::store::{DeadLetterFilter, DeadLetterRecord, Store};
+use crate::{
+    decoder::FIELD_REQUEUED,
+    store::{DeadLetterFilter, DeadLetterRecord, Reason, Store},
+};
 
 /// Dead letters read at a time.
 const PAGE: i64 = 100;
@@ -23,6 +28,9 @@ pub struct RequeueReport {
     pub requeued: usize,
     /// Letters that hold nothing to put back, such as those of entries lost in Redis.
     pub empty: usize,
+    /// Letters that are `too-old`, and may have been stored long ago: put back only when their numbers or
+    /// their reason are given.
+    pub doubtful: usize,
 }
 
 /// Puts the dead letters that match back into their streams; with `dry_run` only counts them.
@@ -50,7 +58,9 @@ pub async fn requeue(
         left -= i64::try_from(letters.len()).unwrap_or(i64::MAX);
         for letter in letters {
             report.matched += 1;
-            if !letter
+            if letter.reason == Reason::TooOld.as_str() && !is_meant(&letter, filter) {
+                report.doubtful += 1;
+            } else if !letter
                 .fields
                 .iter()
                 .any(|(name, _)| name == FIELD_PAYLOAD.as_bytes())
@@ -65,6 +75,11 @@ pub async fn requeue(
     Ok(report)
 }
 
+/// Whether a letter was asked for by its number or its reason.
+fn is_meant(letter: &DeadLetterRecord, filter: &DeadLetterFilter) -> bool {
+    filter.ids.contains(&letter.id) || filter.reason.as_deref() == Some(&*letter.reason)
+}
+
 async fn put_back(
     target: &mut Target,
     store: &mut Store,
@@ -75,11 +90,15 @@ async fn put_back(
     let mut command = redis::cmd("XADD");
     command.arg(&stream).arg("*");
     for (name, value) in &letter.fields {
-        if name != FIELD_KEY.as_bytes() {
+        if name != FIELD_KEY.as_bytes() && name != FIELD_REQUEUED.as_bytes() {
             command.arg(name).arg(value);
         }
     }
-    command.arg(FIELD_KEY).arg(key.as_bytes());
+    command
+        .arg(FIELD_KEY)
+        .arg(key.as_bytes())
+        .arg(FIELD_REQUEUED)
+        .arg(letter.id);
     let connection = target.link.get().await?;
     let _id: String = command
         .query_async(connection)

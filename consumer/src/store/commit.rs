@@ -201,7 +201,8 @@ async fn fast_path(
     begin(connection, batch, &all).await?;
     let statement = prepared(connection, Copy::Ledger).await?;
     let doing = format!("copy {} rows into `ledger`", all.len());
-    // The horizon is asked for after the keys are in, in the same packet.
+    // The horizon is asked for in the same packet, and must be read after the keys are in: `join!` of
+    // futures-util polls in this order, and the driver sends in the order in which it is polled.
     let (copied, horizon) = futures_util::join!(
         copy::copy_in(connection, &doing, &statement, [ledger::encode(batch)]),
         pruning::horizon(connection),

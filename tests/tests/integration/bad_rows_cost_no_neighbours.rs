@@ -368,3 +368,23 @@ async fn a_dead_letter_put_back_twice_is_stored_once() {
     assert!((height - 5_000.0).abs() < f32::EPSILON);
     env.assert_settled_once(10).await;
 }
+
+#[tokio::test]
+async fn letters_put_back_without_a_fix_do_not_stop_the_worker() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000)")
+        .await;
+    let mut rows = detections(0..400);
+    for row in rows.iter_mut().step_by(2) {
+        row.bbox_height = 5_000.0;
+    }
+    env.publish(&rows).await;
+    env.run_worker_drain().await;
+    assert_eq!(env.dead_letters().await.len(), 200);
+
+    env.requeue_all().await;
+    env.drain_with(one_batch(&env)).await;
+
+    assert_eq!(env.dead_letters().await.len(), 400);
+    assert_eq!((env.n_rows().await, env.n_pending().await), (200, 0));
+}

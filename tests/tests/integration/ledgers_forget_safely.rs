@@ -63,8 +63,18 @@ async fn what_was_dead_lettered_as_too_old_can_be_put_back() {
     env.run_worker_drain().await;
     assert_eq!((env.n_rows().await, env.dead_letters().await.len()), (0, 1));
 
+    // Nobody knows that it was never stored, so that a command for all letters leaves it alone.
+    let report = env.requeue_all().await;
+    assert_eq!(
+        (report.matched, report.requeued, report.doubtful),
+        (1, 0, 1)
+    );
+    env.run_worker_drain().await;
+    assert_eq!(env.n_rows().await, 0);
+
     for _ in 0..2 {
-        env.requeue_all().await;
+        let report = env.requeue_reason("too-old").await;
+        assert_eq!((report.requeued, report.doubtful), (1, 0));
         env.run_worker_drain().await;
     }
 

@@ -350,7 +350,7 @@ async fn a_refused_row_put_back_after_the_fix_is_stored_once() {
     let put_back = [&requeue[..], &["--yes"]].concat();
     assert_eq!(
         run_json(&env, &put_back).await,
-        json!({ "matched": 1, "requeued": 1, "empty": 0 })
+        json!({ "matched": 1, "requeued": 1, "empty": 0, "doubtful": 0 })
     );
     env.run_worker_drain().await;
     env.assert_settled_once(10).await;
