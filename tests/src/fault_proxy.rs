@@ -4,6 +4,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -34,6 +35,11 @@ pub enum Fault {
     /// The connection that brings the bytes from clients, counted from now on, to this number is cut
     /// there. Happens once.
     CutAfter(usize),
+    /// As [`Fault::CutAfter`], with the bytes from the server.
+    CutReplyAfter(usize),
+    /// Bytes go on after so long, in either direction. What comes meanwhile waits its turn, so that
+    /// this is a narrow line as well as a slow one.
+    Delay(Duration),
     /// The connection is cut when the client sends the pattern, whose end the server never sees.
     /// Happens once.
     CutBefore(&'static [u8]),
@@ -47,6 +53,8 @@ pub enum Fault {
 impl Fault {
     /// `COMMIT`, as Postgres' drivers send it: a message that holds nothing else.
     pub const COMMIT: &'static [u8] = b"Q\0\0\0\x0bCOMMIT\0";
+    /// `XADD`, as Redis' drivers send it.
+    pub const XADD: &'static [u8] = b"$4\r\nXADD\r\n";
     /// `XACK`, as Redis' drivers send it.
     pub const XACK: &'static [u8] = b"$4\r\nXACK\r\n";
 }
@@ -84,6 +92,8 @@ struct State {
     n_met: watch::Sender<usize>,
     /// Bytes from clients since the fault was set.
     n_bytes: watch::Sender<usize>,
+    /// Bytes from the server since the fault was set.
+    n_reply_bytes: watch::Sender<usize>,
 }
 
 impl FaultProxy {
@@ -95,6 +105,7 @@ impl FaultProxy {
             fault: watch::Sender::new(Fault::None),
             n_met: watch::Sender::new(0),
             n_bytes: watch::Sender::new(0),
+            n_reply_bytes: watch::Sender::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, server_port, Arc::clone(&state)));
@@ -114,6 +125,7 @@ impl FaultProxy {
     pub fn set(&self, fault: Fault) {
         self.state.n_met.send_replace(0);
         self.state.n_bytes.send_replace(0);
+        self.state.n_reply_bytes.send_replace(0);
         self.state.fault.send_replace(fault);
     }
 
@@ -134,7 +146,7 @@ impl FaultProxy {
     pub async fn met(&self) {
         let mut n_met = self.state.n_met.subscribe();
         let met = n_met.wait_for(|n| *n > 0);
-        tokio::time::timeout(std::time::Duration::from_secs(30), met)
+        tokio::time::timeout(Duration::from_secs(30), met)
             .await
             .unwrap_or_else(|_| panic!("{:?} was not met in 30 s", *self.state.fault.borrow()))
             .unwrap();
@@ -217,6 +229,13 @@ impl Pump<'_> {
                 Ok(n) if n > 0 => n,
                 _ => return,
             };
+            let delay = match *fault.borrow() {
+                Fault::Delay(delay) => Some(delay),
+                _ => None,
+            };
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
             let mut is_held = false;
             let verdict = loop {
                 let now = fault.borrow_and_update().clone();
@@ -243,21 +262,20 @@ impl Pump<'_> {
     fn judge(&self, fault: &Fault, bytes: &[u8], is_held: bool) -> Verdict {
         let all = Verdict::Forward(bytes.len());
         if self.direction == Direction::ToClient {
+            let n_before = count(&self.state.n_reply_bytes, bytes, is_held);
             return match fault {
                 _ if self.reply_is_lost.load(SeqCst) => Verdict::Cut(0),
                 Fault::BlackHole(direction) if direction.covers(self.direction) => Verdict::Hold,
+                Fault::CutReplyAfter(limit) if n_before + bytes.len() > *limit => {
+                    self.meet_once(fault);
+                    Verdict::Cut(limit - n_before.min(*limit))
+                }
                 _ => all,
             };
         }
-        let mut n_before = 0;
-        if !is_held {
-            self.state.n_bytes.send_modify(|n| {
-                n_before = *n;
-                *n += bytes.len();
-            });
-        }
+        let n_before = count(&self.state.n_bytes, bytes, is_held);
         match *fault {
-            Fault::None => all,
+            Fault::None | Fault::CutReplyAfter(_) | Fault::Delay(_) => all,
             Fault::Refuse => Verdict::Cut(0),
             Fault::BlackHole(direction) if direction.covers(self.direction) => Verdict::Hold,
             Fault::BlackHole(_) => all,
@@ -312,143 +330,17 @@ impl Pump<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::eventually;
-
-    /// A server that answers every byte with the same byte, behind a proxy.
-    struct Echo {
-        proxy: FaultProxy,
-        _server: JoinSet<()>,
+/// Counts bytes, once however often they are judged; returns how many there were before.
+fn count(counter: &watch::Sender<usize>, bytes: &[u8], is_held: bool) -> usize {
+    let mut n_before = 0;
+    if !is_held {
+        counter.send_modify(|n| {
+            n_before = *n;
+            *n += bytes.len();
+        });
     }
-
-    impl Echo {
-        async fn start() -> Self {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let mut server = JoinSet::new();
-            server.spawn(async move {
-                let mut echoes = JoinSet::new();
-                loop {
-                    let (connection, _) = listener.accept().await.unwrap();
-                    echoes.spawn(async move {
-                        let (mut read, mut write) = connection.into_split();
-                        tokio::io::copy(&mut read, &mut write).await.unwrap_or(0)
-                    });
-                }
-            });
-            Self {
-                proxy: FaultProxy::start(port).await,
-                _server: server,
-            }
-        }
-
-        async fn connect(&self) -> TcpStream {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, self.proxy.port()))
-                .await
-                .unwrap()
-        }
-    }
-
-    /// What comes back before the connection ends.
-    async fn rest(mut connection: TcpStream) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 64];
-        while let Ok(n @ 1..) = connection.read(&mut buffer).await {
-            bytes.extend_from_slice(&buffer[..n]);
-        }
-        bytes
-    }
-
-    async fn ask(connection: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
-        connection.write_all(bytes).await.unwrap();
-        let mut reply = vec![0; bytes.len()];
-        connection.read_exact(&mut reply).await.unwrap();
-        reply
-    }
-
-    #[tokio::test]
-    async fn without_a_fault_bytes_come_through() {
-        let echo = Echo::start().await;
-        assert_eq!(ask(&mut echo.connect().await, b"hello").await, b"hello");
-    }
-
-    #[tokio::test]
-    async fn a_black_hole_delays_and_keeps_all() {
-        for direction in [Direction::ToServer, Direction::ToClient, Direction::Both] {
-            let echo = Echo::start().await;
-            let mut connection = echo.connect().await;
-            ask(&mut connection, b"a").await;
-            echo.proxy.set(Fault::BlackHole(direction));
-            connection.write_all(b"bc").await.unwrap();
-            eventually("the bytes are in the proxy", async || {
-                echo.proxy.n_bytes() == 2
-            })
-            .await;
-            let mut byte = [0];
-            assert!(connection.try_read(&mut byte).is_err());
-
-            echo.proxy.heal();
-
-            let mut reply = [0; 2];
-            connection.read_exact(&mut reply).await.unwrap();
-            assert_eq!(&reply, b"bc");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_cut_after_a_number_of_bytes_once() {
-        let echo = Echo::start().await;
-        let mut connection = echo.connect().await;
-        ask(&mut connection, b"before").await;
-        echo.proxy.set(Fault::CutAfter(4));
-        assert_eq!(ask(&mut connection, b"abc").await, b"abc");
-        connection.write_all(b"defg").await.unwrap();
-        rest(connection).await;
-        assert!(echo.proxy.was_met());
-        assert_eq!(ask(&mut echo.connect().await, b"hello").await, b"hello");
-    }
-
-    #[tokio::test]
-    async fn a_pattern_is_found_over_packets_and_its_reply_is_lost() {
-        let echo = Echo::start().await;
-        echo.proxy.set(Fault::LoseReplyTo(b"COMMIT"));
-        let mut connection = echo.connect().await;
-        assert_eq!(ask(&mut connection, b"xxCOM").await, b"xxCOM");
-        connection.write_all(b"MIT").await.unwrap();
-        assert_eq!(rest(connection).await, b"");
-        assert_eq!(ask(&mut echo.connect().await, b"COMMIT").await, b"COMMIT");
-    }
-
-    #[tokio::test]
-    async fn a_pattern_is_held_or_cut_before_the_server_sees_it() {
-        let echo = Echo::start().await;
-        echo.proxy.set(Fault::HoldBefore(b"XACK"));
-        let mut connection = echo.connect().await;
-        assert_eq!(ask(&mut connection, b"XADD").await, b"XADD");
-        connection.write_all(b"XACK").await.unwrap();
-        echo.proxy.met().await;
-        assert!(connection.try_read(&mut [0]).is_err());
-        echo.proxy.heal();
-        let mut reply = [0; 4];
-        connection.read_exact(&mut reply).await.unwrap();
-        assert_eq!(&reply, b"XACK");
-
-        echo.proxy.set(Fault::CutBefore(b"XACK"));
-        connection.write_all(b"XACK").await.unwrap();
-        assert_eq!(rest(connection).await, b"");
-    }
-
-    #[tokio::test]
-    async fn refused_connections_end_at_once_and_old_ones_with_them() {
-        let echo = Echo::start().await;
-        let mut old = echo.connect().await;
-        ask(&mut old, b"a").await;
-        echo.proxy.set(Fault::Refuse);
-        assert_eq!(rest(old).await, b"");
-        assert_eq!(rest(echo.connect().await).await, b"");
-        echo.proxy.heal();
-        assert_eq!(ask(&mut echo.connect().await, b"b").await, b"b");
-    }
+    n_before
 }
+
+#[cfg(test)]
+mod tests;

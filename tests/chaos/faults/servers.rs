@@ -1,0 +1,80 @@
+//! Faults of Redis and of Postgres themselves.
+
+use std::time::Duration;
+
+use passerby_servers::RedisServer;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::sleep;
+
+use super::End;
+use crate::world::World;
+
+/// Between two rounds of killed connections.
+const PAUSE: Duration = Duration::from_millis(150);
+
+pub(super) async fn kill_redis(world: &World, end: End) {
+    world.redis_server(RedisServer::kill).await;
+    end.reached().await;
+    world.redis_server(RedisServer::restart).await;
+}
+
+pub(super) async fn freeze_redis(world: &World, end: End) {
+    world.redis_server(RedisServer::pause).await;
+    end.reached().await;
+    world.redis_server(RedisServer::resume).await;
+}
+
+/// Commands that take memory are refused; reading, acknowledging and trimming go on.
+pub(super) async fn fill_redis(world: &World, end: End) {
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("maxmemory").arg("100kb");
+    while world.try_redis::<()>(&limit).await.is_none() && !end.left().is_zero() {
+        sleep(PAUSE.min(end.left())).await;
+    }
+    end.reached().await;
+    world.lift_maxmemory().await;
+}
+
+pub(super) async fn kill_clients(world: &World, end: End) {
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("normal");
+    while !end.left().is_zero() {
+        world.try_redis::<u64>(&kill).await;
+        sleep(PAUSE.min(end.left())).await;
+    }
+}
+
+/// The postmaster goes without a word to its children; each notices in its own time.
+pub(super) async fn kill_postgres(world: &World, end: End) {
+    world
+        .postgres_server(|server| {
+            let pid = server
+                .pid()
+                .and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            if let Some(pid) = pid {
+                // It may have gone by itself.
+                kill_process(pid, Signal::KILL).unwrap_or_default();
+            }
+            server.kill()
+        })
+        .await;
+    end.reached().await;
+    revive_postgres(world).await;
+}
+
+/// Starts Postgres if it does not run.
+pub(super) async fn revive_postgres(world: &World) {
+    world.revive_postgres().await;
+}
+
+pub(super) async fn terminate_backends(world: &World, end: End) {
+    while !end.left().is_zero() {
+        world
+            .try_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            .await;
+        sleep(PAUSE.min(end.left())).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! What happens in which round: decided by the seed alone.
+
+use std::{collections::HashSet, fmt, time::Duration};
+
+use clap::ValueEnum;
+use passerby_tests::Direction;
+
+use crate::{
+    faults::{Command, Fault, Kind, Target},
+    producers,
+    random::{self, Random},
+    workers::{MIN_IDLE, N_WORKERS},
+    world::Link,
+};
+
+/// Most and fewest faults in a round.
+const N_FAULTS: (u64, u64) = (2, 5);
+
+/// A fault and its time, from the beginning of the round.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) fault: Fault,
+    pub(crate) at: Duration,
+    pub(crate) lasts: Duration,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (self.at.as_secs_f64(), (self.at + self.lasts).as_secs_f64());
+        write!(f, "{from:5.2} s to {to:5.2} s  {}", self.fault)
+    }
+}
+
+/// What happens in one round.
+#[derive(Debug, Clone)]
+pub(crate) struct Schedule {
+    pub(crate) round: u64,
+    pub(crate) faults: Vec<Planned>,
+    /// Whether, at the end, what Postgres refused is mended and put back.
+    pub(crate) is_mended: bool,
+}
+
+/// The schedules of all rounds, one after the other. Kinds are dealt from a shuffled deck, so that none
+/// is long in coming; what a round cannot use goes to the next.
+#[derive(Debug)]
+pub(crate) struct Schedules {
+    random: Random,
+    round: u64,
+    deck: Vec<Kind>,
+    length: Duration,
+}
+
+impl Schedules {
+    /// Rounds of this length.
+    pub(crate) fn new(seed: u64, length: Duration) -> Self {
+        Self {
+            random: Random::new(random::mix(seed)),
+            round: 0,
+            deck: Vec::new(),
+            length,
+        }
+    }
+
+    /// The next round.
+    pub(crate) fn deal(&mut self) -> Schedule {
+        self.round += 1;
+        let n_faults = self.random.between(N_FAULTS.0, N_FAULTS.1);
+        let mut faults = Vec::<Planned>::new();
+        let mut taken = HashSet::<Target>::new();
+        let mut put_back = Vec::new();
+        while (faults.len() as u64) < n_faults {
+            if self.deck.is_empty() {
+                self.deck.extend(Kind::value_variants());
+                self.random.shuffle(&mut self.deck);
+            }
+            let kind = self.deck.pop().expect("filled above");
+            let planned = self.plan(kind);
+            if taken.insert(planned.fault.target()) {
+                faults.push(planned);
+            } else {
+                put_back.push(kind);
+            }
+        }
+        self.deck.extend(put_back);
+        faults.sort_by_key(|planned| planned.at);
+        Schedule {
+            round: self.round,
+            faults,
+            is_mended: self.random.below(2) == 0,
+        }
+    }
+
+    fn plan(&mut self, kind: Kind) -> Planned {
+        let fault = self.fault(kind);
+        // In thousandths of the round.
+        let at = self.length * small(self.random.between(50, 550)) / 1000;
+        let mut lasts = self.length * small(self.random.between(120, 400)) / 1000;
+        if kind == Kind::WorkerFreeze {
+            lasts = lasts.max(MIN_IDLE * 2);
+        }
+        Planned { fault, at, lasts }
+    }
+
+    fn fault(&mut self, kind: Kind) -> Fault {
+        let random = &mut self.random;
+        let slot = usize::try_from(random.below(N_WORKERS as u64)).expect("small");
+        let link = random.pick(&Link::ALL);
+        let direction = random.pick(&[Direction::ToServer, Direction::ToClient, Direction::Both]);
+        match kind {
+            Kind::WorkerKill => Fault::WorkerKill { slot },
+            Kind::WorkerFreeze => Fault::WorkerFreeze { slot },
+            Kind::WorkerTerminate => Fault::WorkerTerminate { slot },
+            Kind::RedisKill => Fault::RedisKill,
+            Kind::RedisFreeze => Fault::RedisFreeze,
+            Kind::RedisFull => Fault::RedisFull,
+            Kind::RedisClientKill => Fault::RedisClientKill,
+            Kind::PostgresKill => Fault::PostgresKill,
+            Kind::PostgresTerminate => Fault::PostgresTerminate,
+            Kind::PostgresDiskFull => Fault::PostgresDiskFull,
+            Kind::PostgresWalFull => Fault::PostgresWalFull,
+            Kind::Cut => Fault::Cut {
+                link,
+                direction: random.pick(&[Direction::ToServer, Direction::ToClient]),
+                n_bytes: usize::try_from(random.between(1, 60_000)).expect("small"),
+            },
+            Kind::BlackHole => Fault::BlackHole { link, direction },
+            Kind::Delay => Fault::Delay {
+                link,
+                ms: random.between(2, 60),
+            },
+            Kind::Refuse => Fault::Refuse { link },
+            Kind::LoseReply => Fault::LoseReply {
+                command: random.pick(&[Command::Xadd, Command::Xack, Command::Commit]),
+            },
+            Kind::ClockStep => Fault::ClockStep {
+                producer: usize::try_from(random.below(producers::N_PRODUCERS as u64))
+                    .expect("small"),
+                minutes: clock_step(random),
+            },
+            Kind::OperatorClaim => Fault::OperatorClaim,
+            Kind::OperatorRequeue => Fault::OperatorRequeue,
+            Kind::PipelineKill => Fault::PipelineKill,
+            Kind::SpoolDiskFull => Fault::SpoolDiskFull,
+        }
+    }
+}
+
+/// Minutes back and forth, a day ahead, days that have no partition yet or never will.
+fn clock_step(random: &mut Random) -> i64 {
+    const DAY: i64 = 24 * 60;
+    let days = random.between(2, 300).cast_signed();
+    let minutes = random.between(1, 90).cast_signed();
+    random.pick(&[
+        minutes,
+        -minutes,
+        DAY,
+        -DAY,
+        -days * DAY,
+        8 * DAY,
+        days * 80 * DAY,
+        -days * 20 * DAY,
+    ])
+}
+
+fn small(n: u64) -> u32 {
+    u32::try_from(n).expect("small")
+}

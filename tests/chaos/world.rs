@@ -1,0 +1,411 @@
+//! The servers, the links to them, and everything that runs between them.
+
+use std::{
+    fmt,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::Duration,
+};
+
+use passerby_consumer::store::{DatabaseUrl, Store};
+use passerby_servers::{
+    Appendonly, PostgresOptions, PostgresServer, RedisOptions, RedisServer, ServerError,
+};
+use passerby_shared::{
+    ErrorChain, KeyPrefix, StreamKey,
+    redis_connection::{RedisTimeouts, RedisUrl, connect},
+};
+use passerby_tests::FaultProxy;
+use redis::FromRedisValue;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+
+use crate::{
+    disk::SmallDisk, pipeline::Pipeline, rows::REFUSED_CHANNEL, spool::Spool, workers::Workers,
+};
+
+pub(crate) const GROUP: &str = "passerby";
+const DATABASE: &str = "chaos";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A link that a proxy stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Link {
+    ProducersToRedis,
+    WorkersToRedis,
+    WorkersToPostgres,
+}
+
+impl Link {
+    pub(crate) const ALL: [Self; 3] = [
+        Self::ProducersToRedis,
+        Self::WorkersToRedis,
+        Self::WorkersToPostgres,
+    ];
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProducersToRedis => "producers-redis",
+            Self::WorkersToRedis => "workers-redis",
+            Self::WorkersToPostgres => "workers-postgres",
+        })
+    }
+}
+
+/// Disks of Postgres that can be full, or why there are none.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    pub(crate) tables: Result<SmallDisk, &'static str>,
+    pub(crate) wal: Result<SmallDisk, &'static str>,
+}
+
+/// What was counted on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) claimed_by_operator: AtomicU64,
+    pub(crate) requeued: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(crate) struct World {
+    // In this order they go: what writes, then the servers, then what they write to.
+    pub(crate) workers: Workers,
+    pub(crate) pipeline: Pipeline,
+    redis: Arc<Mutex<RedisServer>>,
+    postgres: Arc<Mutex<PostgresServer>>,
+    pub(crate) disks: Disks,
+    pub(crate) spool: Spool,
+    links: [FaultProxy; 3],
+    redis_port: u16,
+    postgres_port: u16,
+    /// Logs, disks, and after a failure the servers' data.
+    pub(crate) dir: PathBuf,
+    pub(crate) counts: Counts,
+    /// A requeue was interrupted: letters may be in the stream and not be marked.
+    pub(crate) is_requeue_unfinished: AtomicBool,
+}
+
+impl World {
+    /// Starts everything, with its logs and disks in `dir`.
+    pub(crate) async fn start(dir: &Path) -> Self {
+        // Postgres must find its tables here, as a user of its own.
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+        let redis = blocking(|| {
+            RedisServer::start(RedisOptions {
+                appendonly: Appendonly::Always,
+                ..RedisOptions::default()
+            })
+        });
+        let settings = [
+            ("max_connections", "200"),
+            // Little WAL, and checkpoints now and then.
+            ("max_wal_size", "128MB"),
+            ("min_wal_size", "32MB"),
+            ("checkpoint_timeout", "30s"),
+            ("log_min_messages", "warning"),
+        ];
+        let options = PostgresOptions {
+            settings: settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+            ..PostgresOptions::default()
+        };
+        let dir_of_disks = dir.to_owned();
+        let postgres = blocking(move || {
+            let mut server = PostgresServer::start(options)?;
+            let wal = move_wal(&mut server, &dir_of_disks.join("wal"))?;
+            let tables = SmallDisk::mount(&dir_of_disks.join("tables"), &server.dir().join("data"));
+            Ok::<_, ServerError>((server, Disks { tables, wal }))
+        });
+        let (redis, postgres) = tokio::join!(redis, postgres);
+        let redis = redis.unwrap_or_else(refuse);
+        let (postgres, disks) = postgres.unwrap_or_else(refuse);
+        let (redis_port, postgres_port) = (redis.port(), postgres.port());
+        let links = [
+            FaultProxy::start(redis_port).await,
+            FaultProxy::start(redis_port).await,
+            FaultProxy::start(postgres_port).await,
+        ];
+        make_database(&postgres, &disks).await;
+        let redis_of = |link: Link| format!("redis://127.0.0.1:{}/0", links[link as usize].port());
+        let workers = Workers::start(
+            dir,
+            &redis_of(Link::WorkersToRedis),
+            &database_url(links[Link::WorkersToPostgres as usize].port()),
+        )
+        .await;
+        let world = Self {
+            workers,
+            pipeline: Pipeline::new(redis_of(Link::ProducersToRedis)),
+            spool: Spool::new(&dir.join("spool")),
+            redis: Arc::new(Mutex::new(redis)),
+            postgres: Arc::new(Mutex::new(postgres)),
+            disks,
+            links,
+            redis_port,
+            postgres_port,
+            dir: dir.to_owned(),
+            counts: Counts::default(),
+            is_requeue_unfinished: AtomicBool::new(false),
+        };
+        world.refuse_channel(true).await;
+        world
+    }
+
+    pub(crate) fn link(&self, link: Link) -> &FaultProxy {
+        &self.links[link as usize]
+    }
+
+    pub(crate) fn streams(&self) -> Vec<StreamKey> {
+        vec![stream()]
+    }
+
+    /// Redis itself, no proxy between.
+    pub(crate) fn redis_url(&self) -> RedisUrl {
+        format!("redis://127.0.0.1:{}/0", self.redis_port)
+            .parse()
+            .unwrap()
+    }
+
+    /// Redis as producers reach it.
+    pub(crate) fn producers_redis_url(&self) -> RedisUrl {
+        let port = self.link(Link::ProducersToRedis).port();
+        format!("redis://127.0.0.1:{port}/0").parse().unwrap()
+    }
+
+    /// Postgres itself, no proxy between.
+    pub(crate) fn database_url(&self) -> DatabaseUrl {
+        database_url(self.postgres_port).parse().unwrap()
+    }
+
+    /// Takes back whatever may still be wrong, and starts what does not run.
+    pub(crate) async fn heal(&self) {
+        for link in &self.links {
+            link.heal();
+        }
+        for disk in [&self.disks.tables, &self.disks.wal, &self.spool.disk]
+            .into_iter()
+            .flatten()
+        {
+            disk.free();
+        }
+        self.lift_maxmemory().await;
+        self.revive_postgres().await;
+        self.workers.all_up();
+    }
+
+    // Redis
+
+    /// Does something with the server itself.
+    pub(crate) async fn redis_server(&self, run: fn(&mut RedisServer) -> Result<(), ServerError>) {
+        let redis = Arc::clone(&self.redis);
+        blocking(move || run(&mut redis.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+            .unwrap_or_else(refuse);
+    }
+
+    /// Runs a command over a connection of its own; `None` when that does not work now.
+    pub(crate) async fn try_redis<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
+        let limit = Duration::from_secs(1);
+        let timeouts = RedisTimeouts {
+            connect: limit,
+            response: Some(limit),
+        };
+        let url = self.redis_url();
+        let mut connection = connect(&url, timeouts).await.ok()?;
+        command.query_async(&mut connection).await.ok()
+    }
+
+    /// Runs a command, and waits for Redis if it must.
+    pub(crate) async fn redis<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(reply) = self.try_redis(command).await {
+                return reply;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{command:?}: no answer in {PATIENCE:?}"
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn lift_maxmemory(&self) {
+        self.redis::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("0"))
+            .await;
+    }
+
+    // Postgres
+
+    /// Does something with the server itself.
+    pub(crate) async fn postgres_server(
+        &self,
+        run: fn(&mut PostgresServer) -> Result<(), ServerError>,
+    ) {
+        let postgres = Arc::clone(&self.postgres);
+        blocking(move || run(&mut postgres.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+            .unwrap_or_else(refuse);
+    }
+
+    async fn try_client(&self) -> Result<Client, tokio_postgres::Error> {
+        let url = database_url(self.postgres_port);
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        // Ends with its client.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A connection of its own, made as soon as Postgres lets us.
+    pub(crate) async fn client(&self) -> Client {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match timeout(Duration::from_secs(5), self.try_client()).await {
+                Ok(Ok(client)) => return client,
+                failed if Instant::now() >= deadline => panic!("connect to Postgres: {failed:?}"),
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Runs statements if that works now.
+    pub(crate) async fn try_sql(&self, sql: &str) {
+        let run = async { self.try_client().await?.batch_execute(sql).await };
+        drop(timeout(Duration::from_secs(2), run).await);
+    }
+
+    /// Starts Postgres if it has ended, as it does when it cannot recover for want of room.
+    pub(crate) async fn revive_postgres(&self) {
+        for _ in 0..40 {
+            if matches!(
+                timeout(Duration::from_secs(1), self.try_client()).await,
+                Ok(Ok(_))
+            ) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.postgres_server(PostgresServer::restart).await;
+    }
+
+    /// Lets Postgres refuse rows of one channel, or mends that.
+    pub(crate) async fn refuse_channel(&self, refuse: bool) {
+        let client = self.client().await;
+        let partitions = "SELECT inhrelid::regclass::text FROM pg_inherits
+                          WHERE inhparent = 'detections'::regclass ORDER BY 1";
+        // On each partition and not on their parent: one that is made later could not be attached.
+        for row in client.query(partitions, &[]).await.unwrap() {
+            let table: String = row.get(0);
+            let mut sql = format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS chaos_refuses;");
+            if refuse {
+                sql.push_str(&format!(
+                    "ALTER TABLE {table} ADD CONSTRAINT chaos_refuses
+                         CHECK (channel_id <> {REFUSED_CHANNEL}) NOT VALID"
+                ));
+            }
+            client.batch_execute(&sql).await.unwrap();
+        }
+    }
+
+    /// Keeps the servers' data beside the logs; the servers must not be needed any more.
+    pub(crate) async fn keep_data(&self) {
+        self.redis_server(RedisServer::kill).await;
+        self.postgres_server(PostgresServer::kill).await;
+        let redis = self
+            .redis
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .dir()
+            .to_owned();
+        let postgres = self
+            .postgres
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .dir()
+            .to_owned();
+        for (from, name) in [
+            (redis, "redis"),
+            (postgres, "postgres"),
+            (self.dir.join("tables"), "postgres-tables"),
+            (self.dir.join("wal"), "postgres-wal"),
+        ] {
+            let mut copy = Command::new("cp");
+            copy.arg("-R").arg(from).arg(self.dir.join(name));
+            drop(copy.output());
+        }
+    }
+}
+
+pub(crate) fn stream() -> StreamKey {
+    KeyPrefix::default().stream(0)
+}
+
+fn database_url(port: u16) -> String {
+    format!("postgresql://postgres@127.0.0.1:{port}/{DATABASE}?sslmode=disable")
+}
+
+/// Moves the WAL to a disk of its own.
+fn move_wal(
+    server: &mut PostgresServer,
+    to: &Path,
+) -> Result<Result<SmallDisk, &'static str>, ServerError> {
+    let data = server.dir().join("data");
+    let disk = SmallDisk::mount(to, &data);
+    if let Ok(disk) = &disk {
+        server.kill()?;
+        let wal = data.join("pg_wal");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(wal.join("."))
+            .arg(disk.dir())
+            .status();
+        assert!(copied.unwrap().success(), "copy the WAL");
+        std::fs::remove_dir_all(&wal).unwrap();
+        std::os::unix::fs::symlink(disk.dir(), &wal).unwrap();
+        server.restart()?;
+    }
+    Ok(disk)
+}
+
+async fn make_database(postgres: &PostgresServer, disks: &Disks) {
+    let url = postgres.url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let tablespace = if let Ok(disk) = &disks.tables {
+        let location = disk.dir().display();
+        let sql = format!("CREATE TABLESPACE small LOCATION '{location}'");
+        client.batch_execute(&sql).await.unwrap();
+        "small"
+    } else {
+        "pg_default"
+    };
+    let sql = format!("CREATE DATABASE {DATABASE} TABLESPACE {tablespace}");
+    client.batch_execute(&sql).await.unwrap();
+    let url: DatabaseUrl = database_url(postgres.port()).parse().unwrap();
+    let mut store = Store::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.ensure_partitions_ahead().await.unwrap();
+}
+
+fn refuse<T>(error: ServerError) -> T {
+    panic!("{}", ErrorChain(&error))
+}
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
