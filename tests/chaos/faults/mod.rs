@@ -282,7 +282,8 @@ pub(crate) async fn inflict(
         Fault::PostgresTerminate => servers::terminate_backends(&world, end).await,
         Fault::PostgresDiskFull => return disks::fill(world.disks.tables.as_ref(), end).await,
         Fault::PostgresWalFull => {
-            let outcome = disks::fill(world.disks.wal.as_ref(), end).await;
+            let filling = disks::fill(world.disks.wal.as_ref(), end);
+            let (outcome, ()) = tokio::join!(filling, servers::use_up_wal(&world, end));
             servers::revive_postgres(&world).await;
             return outcome;
         }

@@ -67,6 +67,19 @@ pub(super) async fn revive_postgres(world: &World) {
     world.revive_postgres().await;
 }
 
+/// Goes through the segments that were made ahead, so that one is wanted for which there is no room.
+pub(super) async fn use_up_wal(world: &World, end: End) {
+    if world.disks.wal.is_err() {
+        return;
+    }
+    while !end.left().is_zero() {
+        world
+            .try_sql("SELECT pg_logical_emit_message(true, '', ''); SELECT pg_switch_wal()")
+            .await;
+        sleep(PAUSE.min(end.left())).await;
+    }
+}
+
 pub(super) async fn terminate_backends(world: &World, end: End) {
     while !end.left().is_zero() {
         world
