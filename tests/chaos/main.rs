@@ -28,6 +28,7 @@ mod schedule;
 mod spool;
 mod strangers;
 mod verdict;
+mod watch;
 mod workers;
 mod world;
 
@@ -202,7 +203,13 @@ async fn run(args: &Args, seed: u64, only_round: Option<u64>) -> bool {
             }
         }
     }
-    report.finish(&world);
+    if !report.has_failed() {
+        for wrong in run.check_summaries().await {
+            println!("summary missing or wrong: {wrong}");
+            report.fail();
+        }
+    }
+    report.finish(&world).await;
     if report.has_failed() || args.keep {
         world.keep_data().await;
         let kept: &Path = &dir.keep();

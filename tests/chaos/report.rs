@@ -1,13 +1,17 @@
 //! What a run was like: for people a table, for programs JSON.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::Ordering::SeqCst,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     faults::{Kind, Outcome},
     round::RoundReport,
-    world::World,
+    world::{World, stream},
 };
 
 /// The sums of all rounds.
@@ -24,6 +28,9 @@ pub(crate) struct Report {
     n_dropped: u64,
     n_stored: u64,
     n_dead: u64,
+    /// Entries that the stream ever had; 0 where the server does not say (Redis 6).
+    n_entries: u64,
+    n_trimmed: u64,
     n_duplicates: u64,
     n_claimed: u64,
     n_claimed_by_operator: u64,
@@ -84,17 +91,31 @@ impl Report {
     }
 
     /// What was counted beside the rounds.
-    pub(crate) fn finish(&mut self, world: &World) {
+    pub(crate) async fn finish(&mut self, world: &World) {
+        let mut xinfo = redis::cmd("XINFO");
+        xinfo.arg("STREAM").arg(stream());
+        let info: HashMap<String, redis::Value> = world.redis(&xinfo).await;
+        let number = |name: &str| {
+            let value = info.get(name).cloned().unwrap_or(redis::Value::Int(0));
+            redis::from_redis_value::<u64>(value).unwrap_or(0)
+        };
+        self.n_entries = number("entries-added");
+        self.n_trimmed = self.n_entries.saturating_sub(number("length"));
         self.n_claimed_by_operator = world.counts.claimed_by_operator.load(SeqCst);
         self.n_requeued = world.counts.requeued.load(SeqCst);
         self.n_duplicates += world.counts.duplicates.load(SeqCst);
+    }
+
+    /// Something else than a round has failed.
+    pub(crate) fn fail(&mut self) {
+        self.n_failed += 1;
     }
 
     pub(crate) fn has_failed(&self) -> bool {
         self.n_failed > 0
     }
 
-    fn numbers(&self) -> [(&'static str, u64); 14] {
+    fn numbers(&self) -> [(&'static str, u64); 16] {
         [
             ("rounds", self.n_rounds),
             ("rounds_failed", self.n_failed),
@@ -104,6 +125,8 @@ impl Report {
             ("rows_dead_lettered", self.n_dead),
             ("rows_dropped_by_policy", self.n_dropped),
             ("rows_refused_by_producers", self.n_refused),
+            ("entries_added", self.n_entries),
+            ("entries_trimmed", self.n_trimmed),
             ("entries_duplicate_suppressed", self.n_duplicates),
             ("entries_claimed_by_workers", self.n_claimed),
             ("entries_claimed_by_operator", self.n_claimed_by_operator),

@@ -23,9 +23,26 @@ use crate::{
     schedule::{Planned, Schedule},
     strangers,
     verdict::{self, Verdict},
+    watch,
     workers::Findings,
     world::{GROUP, World, stream},
 };
+
+/// Sessions that ended and have no summary, or one that counts something else than what is stored.
+const SUMMARIES: &str = "
+WITH seen AS (
+    SELECT session_id, count(*) AS detections, count(DISTINCT track_id) AS people
+    FROM detections
+    GROUP BY session_id
+)
+SELECT format('%s: %s detections of %s, %s people of %s', session_id,
+              sessions.detections, seen.detections, sessions.people, seen.people)
+FROM sessions
+JOIN seen USING (session_id)
+WHERE ended_at IS NOT NULL
+  AND (sessions.detections IS DISTINCT FROM seen.detections
+       OR sessions.people IS DISTINCT FROM seen.people)
+ORDER BY session_id";
 
 const POLL: Duration = Duration::from_millis(25);
 /// Nothing comes late any more after the stream was found empty so often in a row.
@@ -83,6 +100,7 @@ impl Run {
                 (one, outcome)
             });
         }
+        let watching = tokio::spawn(watch::trimming(Arc::clone(&world)));
         let (mut recording, stranger) = tokio::join!(
             self.producers.record(sources, self.length),
             strangers::write(Arc::clone(&world), stranger, self.length),
@@ -118,6 +136,11 @@ impl Run {
         for error in late.into_iter().chain(recording.errors) {
             verdict.problem("promises of producers and workers broken", error);
         }
+        if watching.is_finished() {
+            verdict.problem("trimmed too early", watching.await.unwrap());
+        } else {
+            watching.abort();
+        }
         let findings = world.workers.findings();
         for said in &findings.gave_up {
             verdict.problem("workers that gave up", said.clone());
@@ -130,6 +153,20 @@ impl Run {
             n_refused: recording.n_refused,
             drained_in,
             took: begun_at.elapsed(),
+        }
+    }
+
+    /// Waits for the summaries of all sessions that ended; says which is missing or wrong.
+    pub(crate) async fn check_summaries(&self) -> Vec<String> {
+        let client = self.world.client().await;
+        let deadline = Instant::now() + self.drain_limit;
+        loop {
+            let rows = client.query(SUMMARIES, &[]).await.unwrap();
+            let wrong: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            if wrong.is_empty() || Instant::now() >= deadline {
+                return wrong;
+            }
+            sleep(POLL * 10).await;
         }
     }
 

@@ -138,6 +138,7 @@ impl Schedules {
                 minutes: clock_step(random),
             },
             Kind::OperatorClaim => Fault::OperatorClaim,
+            Kind::OperatorHandOver => Fault::OperatorHandOver,
             Kind::OperatorRequeue => Fault::OperatorRequeue,
             Kind::PipelineKill => Fault::PipelineKill,
             Kind::SpoolDiskFull => Fault::SpoolDiskFull,

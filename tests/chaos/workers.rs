@@ -79,7 +79,6 @@ impl Workers {
             ("--group", GROUP),
             ("--min-idle", &min_idle),
             ("--block", "100ms"),
-            ("--batch-rows", "1000"),
             ("--trim-grace", "1s"),
             ("--grace-period", "5s"),
             ("--log-format", "json"),
@@ -170,6 +169,32 @@ impl Drop for Workers {
     }
 }
 
+/// How each worker differs: one as it comes, one with small batches over more connections, one that makes
+/// few and large ones.
+fn own_args(number: usize) -> &'static [&'static str] {
+    match number {
+        0 => &[],
+        1 => &[
+            "--batch-rows",
+            "100",
+            "--committers",
+            "4",
+            "--linger",
+            "1ms",
+        ],
+        _ => &["--committers", "1", "--linger", "100ms"],
+    }
+}
+
+/// The first worker keeps its name, as a pod of a stateful set does, and so has a history when it starts
+/// again. The others are new each time.
+fn consumer(number: usize, n_starts: usize) -> String {
+    match number {
+        0 => "w0".to_owned(),
+        _ => format!("w{number}-{n_starts}"),
+    }
+}
+
 impl Slot {
     fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {
@@ -235,10 +260,11 @@ impl Shared {
                     command.env_remove(name);
                 }
             }
-            let consumer = format!("w{number}-{}", slot.n_starts);
+            let consumer = consumer(number, slot.n_starts);
             let child = command
                 .args(&self.args)
                 .args(["--consumer", &consumer])
+                .args(own_args(number))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log)

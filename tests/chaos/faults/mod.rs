@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     ClockStep,
     /// An operator claims everything that is pending.
     OperatorClaim,
+    /// An operator hands everything that is pending to one worker.
+    OperatorHandOver,
     /// An operator puts all dead letters back.
     OperatorRequeue,
     /// SIGKILL of the pipeline's process, and with it of its producer.
@@ -114,6 +116,7 @@ pub(crate) enum Fault {
         minutes: i64,
     },
     OperatorClaim,
+    OperatorHandOver,
     OperatorRequeue,
     PipelineKill,
     SpoolDiskFull,
@@ -172,6 +175,7 @@ impl Fault {
             Self::LoseReply { .. } => Kind::LoseReply,
             Self::ClockStep { .. } => Kind::ClockStep,
             Self::OperatorClaim => Kind::OperatorClaim,
+            Self::OperatorHandOver => Kind::OperatorHandOver,
             Self::OperatorRequeue => Kind::OperatorRequeue,
             Self::PipelineKill => Kind::PipelineKill,
             Self::SpoolDiskFull => Kind::SpoolDiskFull,
@@ -193,7 +197,7 @@ impl Fault {
             | Self::Refuse { link } => Target::Link(link),
             Self::LoseReply { command } => Target::Link(command.link()),
             Self::ClockStep { producer, .. } => Target::Clock(producer),
-            Self::OperatorClaim => Target::Claimer,
+            Self::OperatorClaim | Self::OperatorHandOver => Target::Claimer,
             Self::OperatorRequeue => Target::Requeuer,
             Self::PipelineKill => Target::Pipeline,
             Self::SpoolDiskFull => Target::Spool,
@@ -304,6 +308,7 @@ pub(crate) async fn inflict(
         // The rows were made with it: see `rows::ClockStep`.
         Fault::ClockStep { .. } => {}
         Fault::OperatorClaim => operators::claim(&world, end).await,
+        Fault::OperatorHandOver => operators::hand_over(&world, end).await,
         Fault::OperatorRequeue => operators::requeue(&world, end).await,
     }
     Outcome::Happened

@@ -59,6 +59,26 @@ pub(super) async fn claim(world: &World, end: End) {
     }
 }
 
+/// Gives everything that is pending to the first worker, who has most of it not in hand.
+pub(super) async fn hand_over(world: &World, end: End) {
+    let filter = ClaimFilter {
+        limit: 200,
+        ..ClaimFilter::default()
+    };
+    let to = "w0".parse().unwrap();
+    while !end.left().is_zero() {
+        let mut target = target(world);
+        let handing = ops::hand_over(&mut target, &to, &filter);
+        if let Ok(Ok(report)) = timeout(end.left().max(PAUSE), handing).await {
+            world
+                .counts
+                .claimed_by_operator
+                .fetch_add(report.claimed as u64, SeqCst);
+        }
+        sleep(PAUSE.min(end.left())).await;
+    }
+}
+
 /// Puts all dead letters back; most come again, as new ones.
 pub(super) async fn requeue(world: &World, end: End) {
     let (mut target, mut store) = (target(world), store(world));
