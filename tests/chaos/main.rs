@@ -25,6 +25,7 @@ mod report;
 mod round;
 mod rows;
 mod schedule;
+mod setup;
 mod spool;
 mod strangers;
 mod verdict;

@@ -2,8 +2,6 @@
 
 use std::{
     fmt,
-    fs::Permissions,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -13,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use passerby_consumer::store::{DatabaseUrl, Store};
-use passerby_servers::{
-    Appendonly, PostgresOptions, PostgresServer, RedisOptions, RedisServer, ServerError,
-};
+use passerby_consumer::store::DatabaseUrl;
+use passerby_servers::{PostgresServer, RedisServer, ServerError};
 use passerby_shared::{
     ErrorChain, KeyPrefix, StreamKey,
     redis_connection::{RedisTimeouts, RedisUrl, connect},
@@ -27,11 +23,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
-    disk::SmallDisk, pipeline::Pipeline, rows::REFUSED_CHANNEL, spool::Spool, workers::Workers,
+    pipeline::Pipeline,
+    rows::REFUSED_CHANNEL,
+    setup::{self, Disks, Started},
+    spool::Spool,
+    workers::Workers,
 };
 
 pub(crate) const GROUP: &str = "passerby";
-const DATABASE: &str = "chaos";
+pub(crate) const DATABASE: &str = "chaos";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A link that a proxy stands in.
@@ -58,13 +58,6 @@ impl fmt::Display for Link {
             Self::WorkersToPostgres => "workers-postgres",
         })
     }
-}
-
-/// Disks of Postgres that can be full, or why there are none.
-#[derive(Debug)]
-pub(crate) struct Disks {
-    pub(crate) tables: Result<SmallDisk, &'static str>,
-    pub(crate) wal: Result<SmallDisk, &'static str>,
 }
 
 /// What was counted on the way.
@@ -98,45 +91,17 @@ pub(crate) struct World {
 impl World {
     /// Starts everything, with its logs and disks in `dir`.
     pub(crate) async fn start(dir: &Path) -> Self {
-        // Postgres must find its tables here, as a user of its own.
-        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
-        let redis = blocking(|| {
-            RedisServer::start(RedisOptions {
-                appendonly: Appendonly::Always,
-                ..RedisOptions::default()
-            })
-        });
-        let settings = [
-            ("max_connections", "200"),
-            // Little WAL, and checkpoints now and then.
-            ("max_wal_size", "128MB"),
-            ("min_wal_size", "32MB"),
-            ("checkpoint_timeout", "30s"),
-            ("log_min_messages", "warning"),
-        ];
-        let options = PostgresOptions {
-            settings: settings
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .to_vec(),
-            ..PostgresOptions::default()
-        };
-        let dir_of_disks = dir.to_owned();
-        let postgres = blocking(move || {
-            let mut server = PostgresServer::start(options)?;
-            let wal = move_wal(&mut server, &dir_of_disks.join("wal"))?;
-            let tables = SmallDisk::mount(&dir_of_disks.join("tables"), &server.dir().join("data"));
-            Ok::<_, ServerError>((server, Disks { tables, wal }))
-        });
-        let (redis, postgres) = tokio::join!(redis, postgres);
-        let redis = redis.unwrap_or_else(refuse);
-        let (postgres, disks) = postgres.unwrap_or_else(refuse);
+        let Started {
+            redis,
+            postgres,
+            disks,
+        } = setup::start(dir).await;
         let (redis_port, postgres_port) = (redis.port(), postgres.port());
         let links = [
             FaultProxy::start(redis_port).await,
             FaultProxy::start(redis_port).await,
             FaultProxy::start(postgres_port).await,
         ];
-        make_database(&postgres, &disks).await;
         let redis_of = |link: Link| format!("redis://127.0.0.1:{}/0", links[link as usize].port());
         let workers = Workers::start(
             dir,
@@ -351,54 +316,11 @@ pub(crate) fn stream() -> StreamKey {
     KeyPrefix::default().stream(0)
 }
 
-fn database_url(port: u16) -> String {
+pub(crate) fn database_url(port: u16) -> String {
     format!("postgresql://postgres@127.0.0.1:{port}/{DATABASE}?sslmode=disable")
 }
 
-/// Moves the WAL to a disk of its own.
-fn move_wal(
-    server: &mut PostgresServer,
-    to: &Path,
-) -> Result<Result<SmallDisk, &'static str>, ServerError> {
-    let data = server.dir().join("data");
-    let disk = SmallDisk::mount(to, &data);
-    if let Ok(disk) = &disk {
-        server.kill()?;
-        let wal = data.join("pg_wal");
-        let copied = Command::new("cp")
-            .arg("-a")
-            .arg(wal.join("."))
-            .arg(disk.dir())
-            .status();
-        assert!(copied.unwrap().success(), "copy the WAL");
-        std::fs::remove_dir_all(&wal).unwrap();
-        std::os::unix::fs::symlink(disk.dir(), &wal).unwrap();
-        server.restart()?;
-    }
-    Ok(disk)
-}
-
-async fn make_database(postgres: &PostgresServer, disks: &Disks) {
-    let url = postgres.url("postgres");
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let tablespace = if let Ok(disk) = &disks.tables {
-        let location = disk.dir().display();
-        let sql = format!("CREATE TABLESPACE small LOCATION '{location}'");
-        client.batch_execute(&sql).await.unwrap();
-        "small"
-    } else {
-        "pg_default"
-    };
-    let sql = format!("CREATE DATABASE {DATABASE} TABLESPACE {tablespace}");
-    client.batch_execute(&sql).await.unwrap();
-    let url: DatabaseUrl = database_url(postgres.port()).parse().unwrap();
-    let mut store = Store::connect(&url).await.unwrap();
-    store.migrate().await.unwrap();
-    store.ensure_partitions_ahead().await.unwrap();
-}
-
-fn refuse<T>(error: ServerError) -> T {
+pub(crate) fn refuse<T>(error: ServerError) -> T {
     panic!("{}", ErrorChain(&error))
 }
 
