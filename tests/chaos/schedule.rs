@@ -166,3 +166,49 @@ fn clock_step(random: &mut Random) -> i64 {
 fn small(n: u64) -> u32 {
     u32::try_from(n).expect("small")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedules(seed: u64, n_rounds: usize) -> Vec<Schedule> {
+        let mut schedules = Schedules::new(seed, Duration::from_secs(5));
+        (0..n_rounds).map(|_| schedules.deal()).collect()
+    }
+
+    fn texts(seed: u64) -> Vec<String> {
+        let faults = schedules(seed, 20)
+            .into_iter()
+            .flat_map(|schedule| schedule.faults);
+        faults.map(|planned| planned.to_string()).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_faults_each_time() {
+        assert_eq!(texts(7), texts(7));
+        assert_ne!(texts(7), texts(8));
+    }
+
+    #[test]
+    fn every_kind_comes_within_a_dozen_rounds() {
+        let rounds = schedules(7, 12);
+        let dealt: HashSet<Kind> = rounds
+            .iter()
+            .flat_map(|schedule| &schedule.faults)
+            .map(|planned| planned.fault.kind())
+            .collect();
+        assert_eq!(dealt.len(), Kind::value_variants().len());
+    }
+
+    #[test]
+    fn no_two_faults_of_a_round_are_done_to_the_same() {
+        for schedule in schedules(7, 50) {
+            let targets: HashSet<Target> = schedule
+                .faults
+                .iter()
+                .map(|planned| planned.fault.target())
+                .collect();
+            assert_eq!(targets.len(), schedule.faults.len());
+        }
+    }
+}

@@ -161,7 +161,10 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         for number in 0..N_WORKERS {
-            if let Some(child) = &mut self.shared.slot(number).child {
+            let mut slot = self.shared.slot(number);
+            // Nobody starts it again.
+            slot.down_until = Some(Instant::now() + Duration::from_secs(3600));
+            if let Some(child) = &mut slot.child {
                 drop(child.kill());
                 drop(child.wait());
             }
