@@ -46,6 +46,9 @@ impl Account {
 
     /// Whether there are rows that wait, as dead letters, for what refuses them to be mended.
     pub(crate) fn has_refused_rows(&self) -> bool {
+        if self.source.has_refused_tracks() {
+            return true;
+        }
         let mut all = self.accepted.iter().chain(&self.uncertain);
         all.any(|n| Source::is_refused(*n) && !self.dead.contains(n))
     }

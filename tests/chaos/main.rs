@@ -35,7 +35,7 @@ mod world;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -181,7 +181,7 @@ async fn run(args: &Args, seed: u64, only_round: Option<u64>) -> bool {
         .tempdir()
         .unwrap();
     println!("seed {seed}, logs in {}", dir.path().display());
-    let world = Arc::new(World::start(dir.path()).await);
+    let world = Arc::new(World::start(dir).await);
     let producers = Producers::start(&world.producers_redis_url());
     let mut run = Run {
         seed,
@@ -212,8 +212,7 @@ async fn run(args: &Args, seed: u64, only_round: Option<u64>) -> bool {
     }
     report.finish(&world).await;
     if report.has_failed() || args.keep {
-        world.keep_data().await;
-        let kept: &Path = &dir.keep();
+        let kept = world.keep_data().await;
         println!("logs and data are kept in {}", kept.display());
     }
     println!("\n{}", report.table());

@@ -125,10 +125,10 @@ impl Run {
             late = self.drain().await;
         }
         if late.is_none() && schedule.is_mended {
-            world.refuse_channel(false).await;
+            world.refuse_rows(false).await;
             put_all_back(&world, Some("refused")).await;
             late = self.drain().await;
-            world.refuse_channel(true).await;
+            world.refuse_rows(true).await;
         }
         if late.is_none() {
             verdict = self.judge(accounts, schedule.is_mended).await;

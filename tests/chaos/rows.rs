@@ -6,8 +6,14 @@ use passerby_tests::fixtures::MIDNIGHT;
 
 use crate::random;
 
-/// A row of this channel is refused by Postgres, until that is mended: see `world::refuse_channel`.
-pub(crate) const REFUSED_CHANNEL: i32 = 666;
+/// A row of this channel is refused by Postgres, until that is mended: see `World::refuse_rows`.
+const REFUSED_CHANNEL: i32 = 666;
+/// What Postgres demands of each partition of `detections`.
+pub(crate) const NO_REFUSED_DETECTION: &str = "channel_id <> 666";
+/// What Postgres demands of `tracks`: a snapshot of one session's track in 1,600 rows is refused, and with
+/// it its entry, since Postgres does not say which row of an upsert it is.
+pub(crate) const NO_REFUSED_TRACK: &str =
+    "NOT (session_id LIKE '%-p0' AND track_id = 6 AND detection_count % 200 = 19)";
 /// One row in so many is refused.
 const REFUSED_EVERY: i64 = 400;
 const N_TRACKS: i64 = 8;
@@ -46,6 +52,11 @@ impl Source {
         *MIDNIGHT
             + TimeDelta::hours(12)
             + TimeDelta::microseconds(1_000_000 / self.rows_per_second * n)
+    }
+
+    /// Whether Postgres refuses some of the session's tracks.
+    pub(crate) fn has_refused_tracks(&self) -> bool {
+        self.session_id.ends_with("-p0")
     }
 
     /// Whether Postgres refuses row `n`.

@@ -1,7 +1,7 @@
 //! Counts every row by its identity, where it should be and everywhere else.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
@@ -85,8 +85,12 @@ struct Found {
     /// Detections of each track.
     tracks: HashMap<String, BTreeMap<i64, i64>>,
     sessions: HashMap<String, Option<DateTime<Utc>>>,
+    /// Sessions whose tracks are, some of them, in dead letters.
+    dead_tracks: HashSet<String>,
     /// Letters that nobody can have caused.
     strange_letters: Vec<String>,
+    /// Letters written twice.
+    doubled_letters: Vec<String>,
 }
 
 /// Holds what is stored against the accounts: those of the round, which are counted, and those of
@@ -106,6 +110,9 @@ pub(crate) async fn judge(world: &World, accounts: &[Account], earlier: &[Accoun
     }
     for letter in &found.strange_letters {
         verdict.problem("dead letters that nobody caused", letter.clone());
+    }
+    for letter in &found.doubled_letters {
+        verdict.problem("dead letters doubled", letter.clone());
     }
     verdict
 }
@@ -276,26 +283,62 @@ async fn find(world: &World, client: &Client, accounts: &[&Account]) -> Found {
             "letter {}, {}: {}",
             letter.id, letter.reason, letter.message
         );
-        let identities = identities(&letter);
-        if identities.is_empty() {
-            found.strange_letters.push(said);
-            continue;
-        }
-        for (session_id, n) in identities {
-            let of_session = found.letters.entry(session_id).or_default();
-            of_session.entry(n).or_default().push(said.clone());
+        match Held::by(&letter) {
+            Held::Rows(rows) if !rows.is_empty() => {
+                for (session_id, n) in rows {
+                    let of_session = found.letters.entry(session_id).or_default();
+                    of_session.entry(n).or_default().push(said.clone());
+                }
+            }
+            Held::Tracks(sessions)
+                if letter.reason == "refused"
+                    && sessions
+                        .iter()
+                        .all(|id| Source::new(id.clone(), 1).has_refused_tracks()) =>
+            {
+                found.dead_tracks.extend(sessions);
+            }
+            _ => found.strange_letters.push(said),
         }
     }
+    let doubled = "SELECT format('%s row %s: %s times', idempotency_key, row_idx, count(*))
+                   FROM dead_letters GROUP BY idempotency_key, row_idx HAVING count(*) > 1";
+    let doubled = client.query(doubled, &[]).await.unwrap();
+    found
+        .doubled_letters
+        .extend(doubled.iter().map(|row| row.get::<_, String>(0)));
     found
 }
 
-/// Which rows a dead letter holds.
-fn identities(letter: &DeadLetterRecord) -> Vec<(String, i64)> {
-    let payload = letter.fields.iter().rev().find(|(name, _)| name == b"p");
-    let Some((_, payload)) = payload else {
-        return Vec::new();
-    };
-    if let [0xc1, tag @ ..] = &payload[..] {
+/// What a dead letter holds.
+enum Held {
+    /// Detections, by session and number.
+    Rows(Vec<(String, i64)>),
+    /// Tracks of these sessions.
+    Tracks(Vec<String>),
+}
+
+impl Held {
+    fn by(letter: &DeadLetterRecord) -> Self {
+        let field = |wanted: &[u8]| {
+            let found = letter.fields.iter().rev().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| &value[..])
+        };
+        let payload = field(b"p").unwrap_or_default();
+        if field(b"k") != Some(b"t") {
+            return Self::Rows(rows_in(payload));
+        }
+        let mut sessions = Vec::new();
+        let decoded = wire::decode_tracks(payload, |_, track| {
+            sessions.extend(track.ok().map(|track| track.session_id));
+        });
+        decoded.map_or(Self::Rows(Vec::new()), |_| Self::Tracks(sessions))
+    }
+}
+
+/// The detections of a payload, however broken it is.
+fn rows_in(payload: &[u8]) -> Vec<(String, i64)> {
+    if let [0xc1, tag @ ..] = payload {
         let tag = String::from_utf8_lossy(tag);
         let identity = tag.split_once('#').and_then(|(session_id, n)| {
             let n = n.parse().ok()?;

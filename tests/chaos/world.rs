@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,12 +19,13 @@ use passerby_shared::{
 };
 use passerby_tests::FaultProxy;
 use redis::FromRedisValue;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
     pipeline::Pipeline,
-    rows::REFUSED_CHANNEL,
+    rows::{NO_REFUSED_DETECTION, NO_REFUSED_TRACK},
     setup::{self, Disks, Started},
     spool::Spool,
     workers::Workers,
@@ -81,16 +82,17 @@ pub(crate) struct World {
     links: [FaultProxy; 3],
     redis_port: u16,
     postgres_port: u16,
-    /// Logs, disks, and after a failure the servers' data.
-    pub(crate) dir: PathBuf,
+    /// Logs, disks, and after a failure the servers' data. Goes after the disks that are mounted in it.
+    dir: Mutex<Option<TempDir>>,
     pub(crate) counts: Counts,
     /// A requeue was interrupted: letters may be in the stream and not be marked.
     pub(crate) is_requeue_unfinished: AtomicBool,
 }
 
 impl World {
-    /// Starts everything, with its logs and disks in `dir`.
-    pub(crate) async fn start(dir: &Path) -> Self {
+    /// Starts everything, with its logs and disks in this directory.
+    pub(crate) async fn start(temp_dir: TempDir) -> Self {
+        let dir = temp_dir.path();
         let Started {
             redis,
             postgres,
@@ -119,11 +121,11 @@ impl World {
             links,
             redis_port,
             postgres_port,
-            dir: dir.to_owned(),
+            dir: Mutex::new(Some(temp_dir)),
             counts: Counts::default(),
             is_requeue_unfinished: AtomicBool::new(false),
         };
-        world.refuse_channel(true).await;
+        world.refuse_rows(true).await;
         world
     }
 
@@ -166,6 +168,7 @@ impl World {
         }
         self.lift_maxmemory().await;
         self.revive_postgres().await;
+        self.read_only(false).await;
         self.workers.all_up();
     }
 
@@ -244,10 +247,32 @@ impl World {
         }
     }
 
-    /// Runs statements if that works now.
-    pub(crate) async fn try_sql(&self, sql: &str) {
+    /// Runs statements if that works now; says whether it did.
+    pub(crate) async fn try_sql(&self, sql: &str) -> bool {
+        self.try_sql_for(sql, Duration::from_secs(2)).await
+    }
+
+    /// As [`World::try_sql`], for at most so long.
+    pub(crate) async fn try_sql_for(&self, sql: &str, limit: Duration) -> bool {
         let run = async { self.try_client().await?.batch_execute(sql).await };
-        drop(timeout(Duration::from_secs(2), run).await);
+        matches!(timeout(limit, run).await, Ok(Ok(())))
+    }
+
+    /// Makes the database read-only for new sessions, or ends that, which must succeed.
+    pub(crate) async fn read_only(&self, is_read_only: bool) {
+        let sql = format!(
+            "BEGIN READ WRITE;
+             ALTER DATABASE {DATABASE} SET default_transaction_read_only = {is_read_only};
+             COMMIT"
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while !self.try_sql(&sql).await {
+            if is_read_only {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the database stays read-only");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Starts Postgres if it has ended, as it does when it cannot recover for want of room.
@@ -264,27 +289,37 @@ impl World {
         self.postgres_server(PostgresServer::restart).await;
     }
 
-    /// Lets Postgres refuse rows of one channel, or mends that.
-    pub(crate) async fn refuse_channel(&self, refuse: bool) {
+    /// Lets Postgres refuse some rows, or mends that.
+    pub(crate) async fn refuse_rows(&self, refuse: bool) {
         let client = self.client().await;
         let partitions = "SELECT inhrelid::regclass::text FROM pg_inherits
                           WHERE inhparent = 'detections'::regclass ORDER BY 1";
+        let rows = client.query(partitions, &[]).await.unwrap();
         // On each partition and not on their parent: one that is made later could not be attached.
-        for row in client.query(partitions, &[]).await.unwrap() {
-            let table: String = row.get(0);
+        let partitions = rows.iter().map(|row| (row.get(0), NO_REFUSED_DETECTION));
+        let tables: Vec<(String, &str)> = partitions
+            .chain([("tracks".to_owned(), NO_REFUSED_TRACK)])
+            .collect();
+        for (table, check) in tables {
             let mut sql = format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS chaos_refuses;");
             if refuse {
                 sql.push_str(&format!(
-                    "ALTER TABLE {table} ADD CONSTRAINT chaos_refuses
-                         CHECK (channel_id <> {REFUSED_CHANNEL}) NOT VALID"
+                    "ALTER TABLE {table} ADD CONSTRAINT chaos_refuses CHECK ({check}) NOT VALID"
                 ));
             }
             client.batch_execute(&sql).await.unwrap();
         }
     }
 
-    /// Keeps the servers' data beside the logs; the servers must not be needed any more.
-    pub(crate) async fn keep_data(&self) {
+    /// Keeps the logs, and the servers' data beside them; the servers must not be needed any more.
+    /// Says where.
+    pub(crate) async fn keep_data(&self) -> PathBuf {
+        let kept = self
+            .dir
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let kept = kept.expect("kept once").keep();
         self.redis_server(RedisServer::kill).await;
         self.postgres_server(PostgresServer::kill).await;
         let redis = self
@@ -302,13 +337,14 @@ impl World {
         for (from, name) in [
             (redis, "redis"),
             (postgres, "postgres"),
-            (self.dir.join("tables"), "postgres-tables"),
-            (self.dir.join("wal"), "postgres-wal"),
+            (kept.join("tables"), "postgres-tables"),
+            (kept.join("wal"), "postgres-wal"),
         ] {
             let mut copy = Command::new("cp");
-            copy.arg("-R").arg(from).arg(self.dir.join(name));
+            copy.arg("-R").arg(from).arg(kept.join(name));
             drop(copy.output());
         }
+        kept
     }
 }
 

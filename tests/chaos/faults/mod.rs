@@ -35,6 +35,12 @@ pub(crate) enum Kind {
     PostgresKill,
     /// `pg_terminate_backend` of the workers' sessions, again and again.
     PostgresTerminate,
+    /// `pg_cancel_backend` of the workers' sessions, again and again.
+    PostgresCancel,
+    /// Somebody holds `detections` and `tracks` ACCESS EXCLUSIVE.
+    PostgresLock,
+    /// The database is read-only, as a standby is that was a primary.
+    PostgresReadOnly,
     /// No room where the tables are.
     PostgresDiskFull,
     /// No room where the WAL is: Postgres panics.
@@ -90,6 +96,9 @@ pub(crate) enum Fault {
     RedisClientKill,
     PostgresKill,
     PostgresTerminate,
+    PostgresCancel,
+    PostgresLock,
+    PostgresReadOnly,
     PostgresDiskFull,
     PostgresWalFull,
     Cut {
@@ -138,6 +147,8 @@ pub(crate) enum Target {
     RedisClients,
     Postgres,
     PostgresSessions,
+    PostgresTables,
+    PostgresMode,
     Link(Link),
     Clock(usize),
     Claimer,
@@ -166,6 +177,9 @@ impl Fault {
             Self::RedisClientKill => Kind::RedisClientKill,
             Self::PostgresKill => Kind::PostgresKill,
             Self::PostgresTerminate => Kind::PostgresTerminate,
+            Self::PostgresCancel => Kind::PostgresCancel,
+            Self::PostgresLock => Kind::PostgresLock,
+            Self::PostgresReadOnly => Kind::PostgresReadOnly,
             Self::PostgresDiskFull => Kind::PostgresDiskFull,
             Self::PostgresWalFull => Kind::PostgresWalFull,
             Self::Cut { .. } => Kind::Cut,
@@ -190,7 +204,9 @@ impl Fault {
             Self::RedisKill | Self::RedisFreeze | Self::RedisFull => Target::Redis,
             Self::RedisClientKill => Target::RedisClients,
             Self::PostgresKill | Self::PostgresDiskFull | Self::PostgresWalFull => Target::Postgres,
-            Self::PostgresTerminate => Target::PostgresSessions,
+            Self::PostgresTerminate | Self::PostgresCancel => Target::PostgresSessions,
+            Self::PostgresLock => Target::PostgresTables,
+            Self::PostgresReadOnly => Target::PostgresMode,
             Self::Cut { link, .. }
             | Self::BlackHole { link, .. }
             | Self::Delay { link, .. }
@@ -283,7 +299,12 @@ pub(crate) async fn inflict(
         Fault::RedisFull => servers::fill_redis(&world, end).await,
         Fault::RedisClientKill => servers::kill_clients(&world, end).await,
         Fault::PostgresKill => servers::kill_postgres(&world, end).await,
-        Fault::PostgresTerminate => servers::terminate_backends(&world, end).await,
+        Fault::PostgresTerminate => {
+            servers::to_backends(&world, "pg_terminate_backend", end).await;
+        }
+        Fault::PostgresCancel => servers::to_backends(&world, "pg_cancel_backend", end).await,
+        Fault::PostgresLock => servers::lock_tables(&world, end).await,
+        Fault::PostgresReadOnly => servers::make_read_only(&world, end).await,
         Fault::PostgresDiskFull => return disks::fill(world.disks.tables.as_ref(), end).await,
         Fault::PostgresWalFull => {
             let filling = disks::fill(world.disks.wal.as_ref(), end);

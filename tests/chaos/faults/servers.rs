@@ -80,14 +80,37 @@ pub(super) async fn use_up_wal(world: &World, end: End) {
     }
 }
 
-pub(super) async fn terminate_backends(world: &World, end: End) {
+/// Calls a function on the sessions of the workers.
+pub(super) async fn to_backends(world: &World, function: &str, end: End) {
+    let sql = format!(
+        "SELECT {function}(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    );
     while !end.left().is_zero() {
-        world
-            .try_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
-            )
-            .await;
+        world.try_sql(&sql).await;
         sleep(PAUSE.min(end.left())).await;
     }
+}
+
+/// As a migration of somebody else's would.
+pub(super) async fn lock_tables(world: &World, end: End) {
+    let seconds = end.left().as_secs_f64();
+    let sql = format!(
+        "BEGIN; LOCK TABLE detections, tracks IN ACCESS EXCLUSIVE MODE;
+         SELECT pg_sleep({seconds}); ROLLBACK"
+    );
+    world.try_sql_for(&sql, end.left() + PAUSE).await;
+}
+
+/// Sessions that are open are ended: a failover ends them, too.
+pub(super) async fn make_read_only(world: &World, end: End) {
+    world.read_only(true).await;
+    world
+        .try_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await;
+    end.reached().await;
+    world.read_only(false).await;
 }
