@@ -1,8 +1,10 @@
 //! The one place that knows whether a producer has a spool on disk.
 //!
-//! It has none yet. With one, `configure` sets it, `KEEPS_ACCEPTED` becomes true, and `new` mounts a
-//! small disk for it. Nothing else here has to change: what was accepted by a pipeline that is killed
-//! must then be stored, and the spool's disk can be full.
+//! It has none yet. With one, three things change here, and nothing elsewhere:
+//!
+//! * `KEEPS_ACCEPTED` is true: what was accepted by a pipeline that is then killed must be stored;
+//! * `Spool::new` mounts the disk that can be full: `SmallDisk::mount(dir, dir.parent()…)`;
+//! * `configure` gives the producer of the pipeline's process its spool in the directory.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +28,6 @@ impl Spool {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
-            // SmallDisk::mount(dir, dir.parent()…)
             disk: Err("the producer has no spool"),
         }
     }

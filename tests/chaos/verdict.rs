@@ -196,11 +196,9 @@ fn judge_tracks(verdict: &mut Verdict, account: &Account, found: &Found) {
     let none = BTreeMap::new();
     let tracks = found.tracks.get(session_id).unwrap_or(&none);
     for (track_id, &(must, may)) in &account.tracks {
-        let must = if account.n_dropped_tracks > 0 {
-            -1
-        } else {
-            must
-        };
+        // Of what is lost by policy, or refused until that is mended, nobody knows how new it was.
+        let may_be_older = account.n_dropped_tracks > 0 || found.dead_tracks.contains(session_id);
+        let must = if may_be_older { -1 } else { must };
         let count_after = |n: i64| {
             if n < 0 {
                 0

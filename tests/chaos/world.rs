@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -341,11 +341,24 @@ impl World {
             (kept.join("wal"), "postgres-wal"),
         ] {
             let mut copy = Command::new("cp");
-            copy.arg("-R").arg(from).arg(kept.join(name));
+            copy.arg("-a").arg(from).arg(kept.join(name));
             drop(copy.output());
+        }
+        // Postgres shall be able to start on it, and the disks that its links lead to will be gone.
+        let data = kept.join("postgres/data");
+        if self.disks.wal.is_ok() {
+            relink(&data.join("pg_wal"), &kept.join("postgres-wal"));
+        }
+        for link in std::fs::read_dir(data.join("pg_tblspc")).unwrap() {
+            relink(&link.unwrap().path(), &kept.join("postgres-tables"));
         }
         kept
     }
+}
+
+fn relink(link: &Path, to: &Path) {
+    std::fs::remove_file(link).unwrap();
+    std::os::unix::fs::symlink(to, link).unwrap();
 }
 
 pub(crate) fn stream() -> StreamKey {

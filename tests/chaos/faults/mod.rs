@@ -63,7 +63,7 @@ pub(crate) enum Kind {
     OperatorHandOver,
     /// An operator puts all dead letters back.
     OperatorRequeue,
-    /// SIGKILL of the pipeline's process, and with it of its producer.
+    /// SIGKILL of the pipeline's process, and with it of its producer, again and again.
     PipelineKill,
     /// No room where the producer's spool is.
     SpoolDiskFull,
@@ -293,7 +293,7 @@ pub(crate) async fn inflict(
         Fault::WorkerKill { slot } => processes::kill_worker(&world, slot, end).await,
         Fault::WorkerFreeze { slot } => processes::freeze_worker(&world, slot, end).await,
         Fault::WorkerTerminate { slot } => processes::terminate_worker(&world, slot, end).await,
-        Fault::PipelineKill => processes::kill_pipeline(&world).await,
+        Fault::PipelineKill => processes::kill_pipeline(&world, end).await,
         Fault::RedisKill => servers::kill_redis(&world, end).await,
         Fault::RedisFreeze => servers::freeze_redis(&world, end).await,
         Fault::RedisFull => servers::fill_redis(&world, end).await,

@@ -1,5 +1,9 @@
 //! Signals to workers and to the pipeline.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::End;
 use crate::world::World;
 
@@ -20,6 +24,11 @@ pub(super) async fn freeze_worker(world: &World, slot: usize, end: End) {
     world.workers.thaw(slot);
 }
 
-pub(super) async fn kill_pipeline(world: &World) {
-    world.pipeline.kill();
+/// Again and again: each process finds what the one before has left.
+pub(super) async fn kill_pipeline(world: &World, end: End) {
+    const LIVES: Duration = Duration::from_millis(400);
+    while !end.left().is_zero() {
+        world.pipeline.kill();
+        sleep(LIVES.min(end.left())).await;
+    }
 }
