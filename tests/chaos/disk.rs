@@ -69,12 +69,26 @@ impl SmallDisk {
             self.dir.display()
         );
     }
+
+    /// Takes the disk away, and leaves in its place a directory with what was on it.
+    pub(crate) fn replace_by_copy(&self) {
+        let copy = self.dir.with_extension("copy");
+        let copied = quiet("cp").arg("-a").arg(&self.dir).arg(&copy).status();
+        assert!(copied.unwrap().success(), "copy {}", self.dir.display());
+        self.unmount();
+        fs::remove_dir(&self.dir).unwrap();
+        fs::rename(&copy, &self.dir).unwrap();
+    }
+
+    fn unmount(&self) {
+        // Lazily: a server may still be closing its files. Nothing may be mounted any more.
+        drop(quiet("umount").arg("-l").arg(&self.dir).status());
+    }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a server may still be closing its files.
-        drop(quiet("umount").arg("-l").arg(&self.dir).status());
+        self.unmount();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -334,31 +334,17 @@ impl World {
             .unwrap_or_else(PoisonError::into_inner)
             .dir()
             .to_owned();
-        for (from, name) in [
-            (redis, "redis"),
-            (postgres, "postgres"),
-            (kept.join("tables"), "postgres-tables"),
-            (kept.join("wal"), "postgres-wal"),
-        ] {
+        for (from, name) in [(redis, "redis"), (postgres, "postgres")] {
             let mut copy = Command::new("cp");
             copy.arg("-a").arg(from).arg(kept.join(name));
             drop(copy.output());
         }
-        // Postgres shall be able to start on it, and the disks that its links lead to will be gone.
-        let data = kept.join("postgres/data");
-        if self.disks.wal.is_ok() {
-            relink(&data.join("pg_wal"), &kept.join("postgres-wal"));
-        }
-        for link in std::fs::read_dir(data.join("pg_tblspc")).unwrap() {
-            relink(&link.unwrap().path(), &kept.join("postgres-tables"));
+        // Links of Postgres lead to its disks: what was on them stays where it was.
+        for disk in [&self.disks.tables, &self.disks.wal].into_iter().flatten() {
+            disk.replace_by_copy();
         }
         kept
     }
-}
-
-fn relink(link: &Path, to: &Path) {
-    std::fs::remove_file(link).unwrap();
-    std::os::unix::fs::symlink(to, link).unwrap();
 }
 
 pub(crate) fn stream() -> StreamKey {
