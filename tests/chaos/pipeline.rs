@@ -22,12 +22,7 @@ use clap::Args;
 use passerby_producer::{Producer, Recorded, RedisUrl};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    books::Account,
-    producers,
-    rows::Source,
-    spool::{self, KEEPS_ACCEPTED},
-};
+use crate::{books::Account, producers, rows::Source, spool};
 
 pub(crate) const ROWS_PER_SECOND: i64 = 400;
 const FRAME: Duration = Duration::from_millis(20);
@@ -275,16 +270,8 @@ impl Notes {
     }
 
     fn enter(self, account: &mut Account, was_killed: bool) {
-        let certain = |n: i64| {
-            !was_killed || KEEPS_ACCEPTED || self.newest_flushed.is_some_and(|newest| n <= newest)
-        };
-        for &n in &self.accepted {
-            if certain(n) {
-                account.accepted.insert(n);
-            } else {
-                account.uncertain.insert(n);
-            }
-        }
+        // Killed or not: what was accepted is in the spool.
+        account.accepted.extend(&self.accepted);
         if was_killed {
             account.uncertain.insert(self.next);
         }
@@ -298,8 +285,7 @@ impl Notes {
                 .entry(account.source.track(n).track_id)
                 .or_insert((-1, n));
             newest.1 = n;
-            // It follows its row: a flush up to the row may have begun before it.
-            if certain(n + 1) && n != self.next {
+            if n != self.next {
                 newest.0 = n;
             }
         }

@@ -8,7 +8,7 @@ use crate::random;
 
 /// A row of this channel is refused by Postgres, until that is mended: see `World::refuse_rows`.
 const REFUSED_CHANNEL: i32 = 666;
-/// What Postgres demands of each partition of `detections`.
+/// What Postgres demands of `detections`.
 pub(crate) const NO_REFUSED_DETECTION: &str = "channel_id <> 666";
 /// What Postgres demands of `tracks`: a snapshot of one session's track in 1,600 rows is refused, and with
 /// it its entry, since Postgres does not say which row of an upsert it is.

@@ -1,22 +1,12 @@
-//! The one place that knows whether a producer has a spool on disk.
-//!
-//! It has none yet. With one, three things change here, and nothing elsewhere:
-//!
-//! * `KEEPS_ACCEPTED` is true: what was accepted by a pipeline that is then killed must be stored;
-//! * `Spool::new` mounts the disk that can be full: `SmallDisk::mount(dir, dir.parent()…)`;
-//! * `configure` gives the producer of the pipeline's process its spool in the directory.
+//! Where the producer of the pipeline's process keeps its rows on disk.
 
 use std::path::{Path, PathBuf};
 
-use passerby_producer::ProducerConfig;
+use passerby_producer::{Fsync, ProducerConfig, SpoolConfig};
 
 use crate::disk::SmallDisk;
 
-/// Whether rows that were accepted outlive the process that accepted them. Without a spool only those do
-/// that Redis has acknowledged.
-pub(crate) const KEEPS_ACCEPTED: bool = false;
-
-/// Where the producer of the pipeline's process keeps its rows.
+/// The directory, and the disk that it is on.
 #[derive(Debug)]
 pub(crate) struct Spool {
     dir: PathBuf,
@@ -26,9 +16,10 @@ pub(crate) struct Spool {
 
 impl Spool {
     pub(crate) fn new(dir: &Path) -> Self {
+        let like = dir.parent().unwrap_or(dir);
         Self {
             dir: dir.to_owned(),
-            disk: Err("the producer has no spool"),
+            disk: SmallDisk::mount(dir, like),
         }
     }
 
@@ -38,5 +29,13 @@ impl Spool {
     }
 }
 
-/// Gives a producer its spool.
-pub(crate) fn configure(_config: &mut ProducerConfig, _dir: &Path) {}
+/// Gives a producer its spool: of small segments, so that an outage of seconds fills some.
+pub(crate) fn configure(config: &mut ProducerConfig, dir: &Path) {
+    config.spool = Some(SpoolConfig {
+        fsync: Fsync::Each,
+        segment_bytes: 1 << 20,
+        max_bytes: 64 << 20,
+        ring_bytes: 4 << 20,
+        ..SpoolConfig::new(dir.join("pipeline"))
+    });
+}

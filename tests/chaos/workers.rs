@@ -81,6 +81,7 @@ impl Workers {
             ("--block", "100ms"),
             ("--trim-grace", "1s"),
             ("--grace-period", "5s"),
+            ("--server-timeout", "5s"),
             ("--log-format", "json"),
             (
                 "--log",

@@ -292,15 +292,10 @@ impl World {
     /// Lets Postgres refuse some rows, or mends that.
     pub(crate) async fn refuse_rows(&self, refuse: bool) {
         let client = self.client().await;
-        let partitions = "SELECT inhrelid::regclass::text FROM pg_inherits
-                          WHERE inhparent = 'detections'::regclass ORDER BY 1";
-        let rows = client.query(partitions, &[]).await.unwrap();
-        // On each partition and not on their parent: one that is made later could not be attached.
-        let partitions = rows.iter().map(|row| (row.get(0), NO_REFUSED_DETECTION));
-        let tables: Vec<(String, &str)> = partitions
-            .chain([("tracks".to_owned(), NO_REFUSED_TRACK)])
-            .collect();
-        for (table, check) in tables {
+        for (table, check) in [
+            ("detections", NO_REFUSED_DETECTION),
+            ("tracks", NO_REFUSED_TRACK),
+        ] {
             let mut sql = format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS chaos_refuses;");
             if refuse {
                 sql.push_str(&format!(

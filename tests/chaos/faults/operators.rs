@@ -31,6 +31,7 @@ fn store(world: &World) -> Store {
         world.database_url(),
         StoreTimeouts {
             connect: Duration::from_secs(2),
+            silence: Duration::from_secs(5),
             operation: Duration::from_secs(10),
         },
     )
