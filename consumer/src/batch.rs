@@ -119,7 +119,7 @@ impl Batch {
         (first, rest)
     }
 
-    /// Whether the key of some entry was made before this time.
+    /// Whether some entry is older than this time.
     pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
         self.entries.iter().any(|e| e.is_older_than(horizon))
     }
@@ -315,9 +315,11 @@ impl Batch {
 }
 
 impl BatchEntry {
-    /// Whether its key was made before this time.
+    /// Whether its key was made before this time, and it has rows that may be stored already.
     pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
-        self.made_at.is_some_and(|made_at| made_at < horizon)
+        let has_rows =
+            !(self.tuples.is_empty() && self.tracks.is_empty() && self.sessions.is_empty());
+        has_rows && self.made_at.is_some_and(|made_at| made_at < horizon)
     }
 
     /// Where its tuples, tracks, sessions and dead letters end.

@@ -155,6 +155,9 @@ fn dead_letter_entry(
         error = message,
         "entry dead-lettered"
     );
+    // All that is asked of the fields from here on is where the entry came from.
+    let is_mark = |(name, _): &&(Vec<u8>, Vec<u8>)| name == FIELD_REQUEUED.as_bytes();
+    let marks = fields.iter().filter(is_mark).cloned().collect();
     batch.push_dead_letter(DeadLetter {
         origin: origin.clone(),
         key,
@@ -165,7 +168,7 @@ fn dead_letter_entry(
         sqlstate: None,
         fields,
     });
-    batch.finish_entry(key, Some(origin), RawFields::new());
+    batch.finish_entry(key, Some(origin), marks);
 }
 
 fn decode_rows(

@@ -379,12 +379,18 @@ async fn letters_put_back_without_a_fix_do_not_stop_the_worker() {
         row.bbox_height = 5_000.0;
     }
     env.publish(&rows).await;
+    for _ in 0..20 {
+        env.publish_entry(&[("v", b"9"), ("p", b"\x90")]).await;
+    }
     env.run_worker_drain().await;
-    assert_eq!(env.dead_letters().await.len(), 200);
+    assert_eq!(env.dead_letters().await.len(), 220);
 
-    env.requeue_all().await;
+    for _ in 0..3 {
+        env.requeue_reason("undecodable").await;
+    }
+    env.requeue_reason("refused").await;
     env.drain_with(one_batch(&env)).await;
 
-    assert_eq!(env.dead_letters().await.len(), 400);
+    assert_eq!(env.dead_letters().await.len(), 440);
     assert_eq!((env.n_rows().await, env.n_pending().await), (200, 0));
 }

@@ -161,3 +161,16 @@ async fn an_entry_that_was_stored_before_redis_lost_it_is_not_called_lost() {
     assert_eq!(letters[0].entry_id, never_stored.to_string());
     assert_eq!(env.n_pending().await, 0);
 }
+
+#[tokio::test]
+async fn an_old_entry_that_cannot_be_read_is_dead_lettered_whole() {
+    let env = Env::start().await;
+    env.store().await.prune_ledger(days_ago(5)).await.unwrap();
+    let old = key_made(days_ago(6));
+    env.publish_entry(&[("v", b"9"), ("i", old.as_bytes()), ("p", b"\x90")])
+        .await;
+    env.run_worker_drain().await;
+    let letters = env.dead_letters().await;
+    assert_eq!((letters.len(), &*letters[0].reason), (1, "undecodable"));
+    assert_eq!(letters[0].fields.len(), 3);
+}
