@@ -11,7 +11,10 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use tokio::{runtime, time::timeout};
+use tokio::{
+    runtime,
+    time::{sleep, timeout},
+};
 
 use crate::{
     batcher::Batcher,
@@ -23,6 +26,9 @@ use crate::{
     saturation::{Monitor, Saturation},
     spool::Journal,
 };
+
+/// How often a producer with nothing to publish looks whether Redis is still the same server.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// Longest wait at the end for Redis to forget an empty spool.
 const UNREGISTER: Duration = Duration::from_millis(500);
@@ -56,6 +62,11 @@ pub(crate) fn start(
                 tokio::select! {
                     () = run(&handover, journal.as_ref(), &batcher, &mut publisher) => {}
                     () = handover.past_end() => {}
+                }
+                // The last chance to notice that Redis was restarted.
+                if publisher.remembers() {
+                    let limit = handover.time_left().min(LOOK_AFTER);
+                    drop(timeout(limit, publisher.look_after()).await);
                 }
                 if let Some(journal) = &journal {
                     journal.close().await;
@@ -92,7 +103,14 @@ async fn run(
             () = handover.closed() => {}
         }
     }
-    while handover.due().await {
+    loop {
+        tokio::select! {
+            is_due = handover.due() => if !is_due { break },
+            () = sleep(LOOK_AFTER), if publisher.remembers() => {
+                publisher.look_after().await;
+                continue;
+            }
+        }
         publisher.connected().await;
         let mut blocks = handover.buffer().take();
         let entries = batcher.batch(blocks.iter_mut().flat_map(Block::drain));

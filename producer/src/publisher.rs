@@ -160,6 +160,43 @@ impl Publisher {
         self.register_spool().await;
     }
 
+    /// Whether an idle producer has something to look after: see [`Publisher::look_after`].
+    pub(crate) fn remembers(&self) -> bool {
+        !self.window.is_empty()
+    }
+
+    /// Asks whether Redis is still the server that has what was published last, and sends that again if it is
+    /// not. For when there is nothing to publish: Redis may have been restarted since.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was sent again may be sent another time.
+    pub(crate) async fn look_after(&mut self) {
+        if let Err(error) = self.try_look_after().await {
+            debug!(error = %ErrorChain(&error), "Redis cannot be asked now");
+        }
+        self.register_spool().await;
+    }
+
+    async fn try_look_after(&mut self) -> Result<(), SendError> {
+        if self.link.is_connected() {
+            let connection = self.link.get().await.map_err(SendError::Connect)?;
+            match server_id(connection).await {
+                // Who does not say who it is cannot be found to be another one: entries just grow old.
+                Ok(None) => self.window.confirmed(),
+                Ok(server) => {
+                    if !self.window.connected(server) {
+                        self.window.confirmed();
+                    }
+                }
+                // The connection is dead; who is there now, the next one tells.
+                Err(_) => self.link.disconnect(),
+            }
+        }
+        self.connect().await?;
+        self.resend().await
+    }
+
     /// Notes in Redis up to when everything in the spool has been sent. That it is not noted costs the
     /// workers' ledger some space, so that failing is no error.
     async fn register_spool(&mut self) {

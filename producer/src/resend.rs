@@ -5,8 +5,8 @@
 //! that it is another server than before: then the entries of the last seconds are sent again, with
 //! their keys. The workers' ledger removes those that had survived.
 //!
-//! Entries grow old only while newer ones are acknowledged. A server that fell silent may have crashed
-//! right after its last reply, however long ago that is.
+//! Entries grow old only while newer ones are acknowledged, or while the server is found to be the same. One
+//! that fell silent may have crashed right after its last reply, however long ago that is.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -91,6 +91,23 @@ impl ResendWindow {
             self.entries.pop_front();
         }
         n_cut
+    }
+
+    /// Whether there is anything that a new server would have to be told.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The server is still the one that has the entries: forgets those whose time is over.
+    pub(crate) fn confirmed(&mut self) {
+        let now = Instant::now();
+        while let Some(oldest) = self.entries.front() {
+            if self.n_due > 0 || now.duration_since(oldest.at) <= self.length {
+                break;
+            }
+            self.n_bytes -= oldest.payload.len();
+            self.entries.pop_front();
+        }
     }
 
     /// A connection was made, to this server; `None` when it does not say who it is. Returns whether

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     batcher::{Batcher, Entry, Held},
     blocks::Block,
+    flusher::LOOK_AFTER,
     handover::Handover,
     publisher::Publisher,
 };
@@ -321,7 +322,7 @@ impl Journal {
             () = publisher.warm_up() => {}
             () = self.handover.closed() => {}
         }
-        while let Some(mut frame) = self.next().await {
+        while let Some(mut frame) = self.next(publisher).await {
             publisher.publish(std::mem::take(&mut frame.entries)).await;
             self.acknowledge(&frame).await;
         }
@@ -331,7 +332,7 @@ impl Journal {
         }
     }
 
-    async fn next(&self) -> Option<Frame> {
+    async fn next(&self, publisher: &mut Publisher) -> Option<Frame> {
         loop {
             let (from, until) = {
                 let mut queue = self.queue();
@@ -347,7 +348,11 @@ impl Journal {
                 (queue.read_from, queue.appended_to)
             };
             if from >= until {
-                self.ready.notified().await;
+                // Nothing else here may be given up half way.
+                tokio::select! {
+                    () = self.ready.notified() => {}
+                    () = sleep(LOOK_AFTER), if publisher.remembers() => publisher.look_after().await,
+                }
                 continue;
             }
             let read = self.disk_and_queue(move |log, disk| {

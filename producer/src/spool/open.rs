@@ -64,6 +64,8 @@ pub(crate) fn open(config: &ProducerConfig, spool: &SpoolConfig) -> Result<Opene
     }
     let Left { state, rows } = left.unwrap_or_default();
     let (mut log, found) = Log::open(spool, state.cursor)?;
+    // After a power cut the ring may know of more than the log still has: what comes now is not sent yet.
+    let cursor = state.cursor.min(log.end());
     // Entries keep their streams, which must be there.
     if let Some(shard) = found.highest_shard
         && shard >= config.shards.get()
@@ -96,7 +98,7 @@ pub(crate) fn open(config: &ProducerConfig, spool: &SpoolConfig) -> Result<Opene
     log.beyond_limit(|log| log.prepare(0))
         .map_err(|error| no_room(error, spool, 0))?;
     log.unsynced().sync()?;
-    ring.restart(next_seq, state.cursor);
+    ring.restart(next_seq, cursor);
     if recovered.total() > 0 {
         info!(
             dir = %dir.display(),
@@ -108,7 +110,7 @@ pub(crate) fn open(config: &ProducerConfig, spool: &SpoolConfig) -> Result<Opene
         lock,
         log,
         ring,
-        cursor: state.cursor,
+        cursor,
         recovered,
         next_seq,
         n_damaged: found.n_damaged,

@@ -395,3 +395,42 @@ async fn the_async_handle_keeps_the_same_promises() {
     assert_eq!(stats.detections.published, 1000);
     assert!(stats.detections.balances());
 }
+
+#[test]
+fn a_producer_with_nothing_to_publish_notices_that_redis_forgot_and_sends_again() {
+    let mut redis = redis(); // without an append-only file: it forgets everything
+    let producer = Producer::start(config(&redis)).unwrap();
+    for id in 0..10 {
+        assert_eq!(
+            producer.record(detection("c", id)).unwrap(),
+            Recorded::Accepted
+        );
+    }
+    producer.flush(SOON).unwrap();
+    let before = entries(&redis, 0);
+    redis.kill().unwrap();
+    redis.restart().unwrap();
+
+    eventually("sent again", || entries(&redis, 0).len() == before.len());
+
+    let keys = |entries: &[Published]| entries.iter().map(|e| e.key).collect::<Vec<_>>();
+    assert_eq!(keys(&entries(&redis, 0)), keys(&before));
+    producer.close(SOON).unwrap();
+}
+
+#[test]
+fn a_producer_that_is_closed_after_redis_forgot_sends_again() {
+    let mut redis = redis();
+    let producer = Producer::start(config(&redis)).unwrap();
+    assert_eq!(
+        producer.record(detection("c", 1)).unwrap(),
+        Recorded::Accepted
+    );
+    producer.flush(SOON).unwrap();
+    redis.kill().unwrap();
+    redis.restart().unwrap();
+
+    producer.close(SOON).unwrap();
+
+    assert_eq!(entries(&redis, 0).len(), 1);
+}
