@@ -143,7 +143,9 @@ impl Committer {
                     twins.extend(part.take_twins());
                     let n_counted = part.n_first_hand().0;
                     refusals.n_entries += n_counted;
-                    if self.is_mostly_refused(&refusals) {
+                    // What is refused without any row of its own is not refused for the sake of a row.
+                    let is_hopeless = is_last_try && part.n_rows_to_store() == 0;
+                    if is_hopeless || self.is_mostly_refused(&refusals) {
                         return Err(error.into());
                     }
                     match self.refuse(&mut part, &error).await {

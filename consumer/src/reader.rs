@@ -3,7 +3,12 @@
 //! The reader has a connection of its own. redis-rs gives up on a reply after a set time and answers
 //! in order, so a blocking read on a shared connection would hold up every `XACK` behind it.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
@@ -172,22 +177,32 @@ impl Reader {
         if !delivered.is_empty() && entries.send(delivered).await.is_err() {
             return false;
         }
-        let mut suspects = suspects.into_iter();
-        while let Some(suspect) = suspects.next() {
-            while self.in_flight.len() > suspects.len() + 1 {
-                tokio::select! {
-                    () = tokio::time::sleep(DRAIN_POLL) => {}
-                    () = stop.cancelled() => {
-                        // They stay pending, and are delivered again.
-                        let left = suspects.map(|entry| entry.origin);
-                        let left: Vec<_> = left.chain([suspect.origin]).collect();
-                        self.in_flight.remove(&left);
-                        return false;
-                    }
-                }
-            }
-            if entries.send(vec![suspect]).await.is_err() {
+        let mut left = suspects;
+        while !left.is_empty() {
+            if !self.settled_but(left.len(), stop).await {
+                // They stay pending, and are delivered again.
+                let left: Vec<_> = left.into_iter().map(|entry| entry.origin).collect();
+                self.in_flight.remove(&left);
                 return false;
+            }
+            let suspect = left.pop().into_iter().collect();
+            if entries.send(suspect).await.is_err() {
+                return false;
+            }
+            if left.is_empty() {
+                // Nor may what is read next be in work with it.
+                return self.settled_but(0, stop).await;
+            }
+        }
+        true
+    }
+
+    /// Waits until nothing but so many entries is in work; `false` when told to stop before that.
+    async fn settled_but(&self, n_entries: usize, stop: &CancellationToken) -> bool {
+        while self.in_flight.len() > n_entries {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_POLL) => {}
+                () = stop.cancelled() => return false,
             }
         }
         true
@@ -205,7 +220,7 @@ impl Reader {
         let Ok(Ok(suspects)) = within(self.server_timeout, asking).await else {
             return Vec::new();
         };
-        delivered
+        let mut suspects: Vec<_> = delivered
             .extract_if(.., |entry| suspects.contains(&entry.origin))
             .inspect(|entry| {
                 warn!(
@@ -215,7 +230,12 @@ impl Reader {
                      in case it is what ends workers"
                 );
             })
-            .collect()
+            .collect();
+        // In another order each time: the one that ends workers was delivered with others, which are no less
+        // suspected, and those before it must not always be the same.
+        let order = RandomState::new();
+        suspects.sort_by_cached_key(|entry| order.hash_one(&entry.origin));
+        suspects
     }
 
     /// One command of the current phase, and the step to the next phase.

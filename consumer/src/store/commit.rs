@@ -156,7 +156,7 @@ impl Store {
             }
             Err(error) => {
                 self.partitions.forget();
-                if error.is_lock_timeout() {
+                if error.is_lock_timeout() && !error.is_about("partition") {
                     self.end_stalled_commits().await;
                 }
                 Err(CommitError { error, copying })

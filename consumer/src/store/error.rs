@@ -117,6 +117,11 @@ impl StoreError {
         }
     }
 
+    /// What was being done has this in its description.
+    pub(super) fn is_about(&self, what: &str) -> bool {
+        matches!(self, Self::Statement { doing, .. } if doing.contains(what))
+    }
+
     /// Somebody else held a lock for too long.
     pub(crate) fn is_lock_timeout(&self) -> bool {
         self.db_error()

@@ -12,11 +12,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{Days, NaiveDate, Utc};
+use passerby_shared::ErrorChain;
 use tokio_postgres::{Client, error::SqlState};
 use tracing::{info, warn};
 
 use super::{
-    Store, StoreError,
+    Recovery, Store, StoreError,
     connection::{Connection, within},
     migrations::MAINTENANCE_LOCK,
 };
@@ -74,6 +75,15 @@ impl KnownPartitions {
                     {
                         self.n_lock_timeouts = 0;
                         warn!(%day, "rows go to the default partition: somebody holds its lock");
+                    }
+                    // No fault of the rows that are to be stored: something in the quarantine, or somebody's
+                    // constraint, does not go with a partition.
+                    Err(error) if error.recovery() == Recovery::DeadLetter => {
+                        warn!(
+                            %day,
+                            error = %ErrorChain(&error),
+                            "rows go to the default partition: theirs cannot be made"
+                        );
                     }
                     Err(error) => {
                         self.n_lock_timeouts += usize::from(is_lock_timeout(&error));

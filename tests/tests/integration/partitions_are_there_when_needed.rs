@@ -111,3 +111,27 @@ async fn a_partition_made_on_demand_has_the_constraints_that_an_operator_added()
     assert_eq!(partition_of(&env, 0).await, partition);
     env.assert_settled_once(1).await;
 }
+
+#[tokio::test]
+async fn a_quarantine_that_does_not_fit_a_partition_stops_nobody() {
+    let env = Env::start().await;
+    let day = *MIDNIGHT - chrono::Days::new(30);
+    env.execute(&format!(
+        "INSERT INTO detections_default (timestamp, detection_id, frame_number, channel_id, bbox_x,
+             bbox_y, bbox_width, bbox_height, degraded, camera_id, session_id)
+         VALUES ('{day}', 0, 0, 0, 0, 0, 0, 5000, false, 'gate-1', 'session-1');
+         ALTER TABLE detections ADD CONSTRAINT no_giants CHECK (bbox_height < 1000) NOT VALID"
+    ))
+    .await;
+    env.publish(&[Detection {
+        timestamp: day,
+        ..detection(1)
+    }])
+    .await;
+
+    let report = env.run_worker_drain().await;
+
+    assert_eq!((report.detections, report.dead_letters), (1, 0));
+    assert_eq!(partition_of(&env, 1).await, "detections_default");
+    env.assert_settled_once(2).await;
+}

@@ -168,3 +168,39 @@ async fn an_entry_delivered_suspiciously_often_is_stored_alone() {
         .await;
     assert_eq!(alone, 1);
 }
+
+#[tokio::test]
+async fn a_suspect_is_stored_alone_on_a_busy_stream() {
+    let env = Env::start().await;
+    let suspect = env.publish(&detections(0..10)).await;
+    env.read_as("dead", 1).await;
+    for n in 1..200 {
+        env.publish(&detections(n * 10..n * 10 + 10)).await;
+    }
+    let _claimed: redis::Value = env
+        .redis(
+            redis::cmd("XCLAIM")
+                .arg(env.stream())
+                .arg(&[GROUP, "dead", "0"])
+                .arg(suspect)
+                .arg(&["IDLE", "60000", "RETRYCOUNT", "6"]),
+        )
+        .await;
+
+    // Its batches stay open for long, and would take in whatever comes.
+    env.drain_with(WorkerConfig {
+        linger: Duration::from_millis(300),
+        ..env.claiming_config(Duration::from_millis(100))
+    })
+    .await;
+
+    env.assert_settled_once(2_000).await;
+    let with_it: i64 = env
+        .value(&format!(
+            "SELECT count(*) FROM ledger WHERE xmin::text = (
+                 SELECT xmin::text FROM ledger WHERE entry_ms = {} AND entry_seq = {})",
+            suspect.ms, suspect.seq
+        ))
+        .await;
+    assert_eq!(with_it, 1);
+}
