@@ -20,6 +20,9 @@ mod committer;
 mod config;
 mod dead_letter_guard;
 mod decoder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod heartbeat;
 mod in_flight;

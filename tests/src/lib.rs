@@ -17,6 +17,7 @@ mod env;
 mod eventually;
 mod fault_proxy;
 pub mod fixtures;
+pub mod fuzzing;
 mod own_redis;
 mod producing;
 mod program;
