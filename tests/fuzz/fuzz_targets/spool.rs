@@ -1,0 +1,9 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use passerby_tests::fuzzing::{PeakAlloc, Target};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+fuzz_target!(|data: &[u8]| Target::Spool.run(data));
