@@ -193,6 +193,8 @@ fn decode_rows(
             Ok(detection) => {
                 *n_detections += 1;
                 batch.push_detection(&detection);
+                #[cfg(test)]
+                assert_ne!(detection.camera_id, tests::BUG, "a bug");
             }
             Err(row) => batch.push_dead_letter(bad(row_idx, row)),
         }),
@@ -259,4 +261,78 @@ pub(crate) fn single_row(fields: &RawFields, row_idx: usize) -> (Kind, RawFields
         }),
     };
     (entry.kind, row_fields(entry.kind, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+    use passerby_shared::{Detection, EntryId, StreamKey};
+
+    use super::*;
+
+    /// A camera whose rows make decoding panic.
+    pub(super) const BUG: &str = "bug";
+
+    fn delivered(seq: u64, cameras: &[&str]) -> Delivered {
+        let detection = |camera: &&str| Detection {
+            timestamp: DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
+            session_id: "s".into(),
+            camera_id: (*camera).into(),
+            channel_id: 0,
+            detection_id: 0,
+            track_id: None,
+            confidence: None,
+            bbox_x: 0.0,
+            bbox_y: 0.0,
+            bbox_width: 0.0,
+            bbox_height: 0.0,
+            gender: None,
+            gender_confidence: None,
+            frame_number: 0,
+            degraded: false,
+        };
+        let detections: Vec<Detection> = cameras.iter().map(detection).collect();
+        let mut payload = Vec::new();
+        wire::encode_detections(&detections, &mut payload);
+        Delivered {
+            origin: Origin {
+                stream: Arc::new(StreamKey::from_name("s")),
+                id: EntryId { ms: 1, seq },
+            },
+            fields: Some(row_fields(Kind::Detections, payload)),
+            again: false,
+        }
+    }
+
+    #[test]
+    fn a_panic_costs_the_entry_it_is_met_with_and_no_other() {
+        let mut batch = BatchBuilder::default();
+        let poisoned = delivered(1, &["a", "b", BUG, "c"]);
+        let fields = poisoned.fields.clone().unwrap();
+        for entry in [delivered(0, &["a"]), poisoned, delivered(2, &["a", "b"])] {
+            decode(&mut batch, entry);
+        }
+        let batch = batch.build();
+
+        let n_tuples = |at: usize| {
+            let mut tuples = &batch.tuples[batch.entries()[at].tuples.clone()];
+            let mut n_tuples = 0;
+            while let Some(len) = crate::store::tuple_len(tuples) {
+                tuples = &tuples[len..];
+                n_tuples += 1;
+            }
+            n_tuples
+        };
+        assert_eq!([0, 1, 2].map(n_tuples), [1, 0, 2]);
+        assert_eq!(batch.n_detections(), 3);
+        let [letter] = &batch.dead_letters[..] else {
+            panic!("{:?}", batch.dead_letters);
+        };
+        assert_eq!(letter.origin.id, EntryId { ms: 1, seq: 1 });
+        assert_eq!((letter.row_idx, letter.reason), (None, Reason::Panic));
+        assert!(letter.message.starts_with("decoding panicked: "));
+        assert_eq!(letter.fields, fields);
+    }
 }
