@@ -187,10 +187,10 @@ fn check_halves(batch: Batch) {
         batch.entries().iter().map(part).collect()
     };
     let whole = parts(&batch);
-    let n_twins = batch.twins.len();
     let (first, second) = batch.halves();
     assert_eq!([parts(&first), parts(&second)].concat(), whole);
-    assert_eq!(first.twins.len() + second.twins.len(), n_twins);
+    // They are settled with whatever is settled last, which is for the committer to know.
+    assert!(first.twins.is_empty() && second.twins.is_empty());
     for half in [first, second] {
         check_places(&half);
         check_halves(half);

@@ -157,7 +157,6 @@ impl Publisher {
         self.handover.buffer().succeeded();
         self.reporter.flushed(begun.elapsed());
         self.report();
-        self.register_spool().await;
     }
 
     /// Whether an idle producer has something to look after: see [`Publisher::look_after`].
@@ -199,7 +198,7 @@ impl Publisher {
 
     /// Notes in Redis up to when everything in the spool has been sent. That it is not noted costs the
     /// workers' ledger some space, so that failing is no error.
-    async fn register_spool(&mut self) {
+    pub(crate) async fn register_spool(&mut self) {
         let Some(registration) = &mut self.registration else {
             return;
         };

@@ -324,7 +324,9 @@ impl Journal {
         }
         while let Some(mut frame) = self.next(publisher).await {
             publisher.publish(std::mem::take(&mut frame.entries)).await;
+            // At once: should the producer be ended now, the frame is known to be sent.
             self.acknowledge(&frame).await;
+            publisher.register_spool().await;
         }
         let orphans = std::mem::take(&mut self.queue().orphans);
         if !orphans.is_empty() {
