@@ -1,6 +1,9 @@
 //! Any bytes as a file to ingest.
 
-use std::io::{BufRead, BufReader};
+use std::{
+    io::{BufRead, BufReader},
+    sync::LazyLock,
+};
 
 use passerby::ingest::{CHUNK_LINES, Chunk, ChunkReader, FileFormat, LineError, SourceParams};
 use passerby_shared::Detection;
@@ -23,29 +26,30 @@ pub(super) fn run(format: FileFormat, data: &[u8]) {
 
     let in_chunks: Vec<Chunk> = chunks(format, data).collect();
     check_chunks(&in_chunks, data.len() as u64);
-    let capacity = 1 + data.len() % 61;
-    let in_pieces = chunks(format, BufReader::with_capacity(capacity, data));
-    assert!(in_pieces.eq(in_chunks.iter().cloned()));
-
     let rows: Vec<&Detection> = in_chunks.iter().flat_map(|chunk| &chunk.rows).collect();
     let errors: Vec<&LineError> = in_chunks.iter().flat_map(|chunk| &chunk.errors).collect();
-    for error in &errors {
+    for error in errors.iter().take(4) {
         let said = error.to_string();
         assert!(said.len() <= MAX_MESSAGE_BYTES && !said.contains(char::is_control));
     }
-    each_line_alone(format, data, &rows, &errors);
-    as_ndjson(&rows);
+    // What follows takes several times as long: of long files some are enough.
+    if data.len() <= 128 || data.len().is_multiple_of(32) {
+        let in_pieces = BufReader::with_capacity(1 + data.len() % 61, data);
+        assert!(chunks(format, in_pieces).eq(in_chunks.iter().cloned()));
+        each_line_alone(format, data, &rows, &errors);
+        as_ndjson(&rows);
+    }
 }
 
 fn chunks(format: FileFormat, reader: impl BufRead) -> impl Iterator<Item = Chunk> {
-    let params = SourceParams {
+    static PARAMS: LazyLock<SourceParams> = LazyLock::new(|| SourceParams {
         camera_id: "cam".into(),
         channel_id: 0,
         session_id: "run".into(),
         fps: "25".parse().unwrap(),
         start_time: "2026-09-21T12:00:00Z".parse().unwrap(),
-    };
-    ChunkReader::new(reader, "f", format, params).map(Result::unwrap)
+    });
+    ChunkReader::new(reader, "f", format, PARAMS.clone()).map(Result::unwrap)
 }
 
 /// Every chunk but the last is full, its rows are valid, and no byte is read twice.

@@ -314,6 +314,7 @@ fn texts(lines: &[&str], good: &str) -> Vec<Seed> {
     );
     let mib = 1024 * 1024;
     push("1-mib-line", [&b"x".repeat(mib), &b"\n"[..], good].concat());
+    push("16-mib-line", b"x".repeat(16 * mib));
     push(
         "longer-line",
         [&b"x".repeat(mib + 1), &b"\n"[..], good].concat(),
