@@ -12,6 +12,7 @@
     reason = "what fails here fails a test"
 )]
 
+pub mod benching;
 mod cli;
 mod env;
 mod eventually;
