@@ -67,6 +67,7 @@ pub(crate) fn text(field: &'static str, value: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+#[inline]
 pub(crate) fn timestamp_us(field: &'static str, value: i64) -> Result<(), Invalid> {
     if (MIN_TIMESTAMP_US..MAX_TIMESTAMP_US).contains(&value) {
         return Ok(());
@@ -81,19 +82,16 @@ pub(crate) fn timestamp_us(field: &'static str, value: i64) -> Result<(), Invali
     ))
 }
 
+#[inline]
 pub(crate) fn fraction(field: &'static str, value: f32) -> Result<(), Invalid> {
-    if !value.is_finite() {
-        return Err(Invalid::new(
-            field,
-            format_args!("{value} is not a finite number"),
-        ));
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
     }
-    if !(0.0..=1.0).contains(&value) {
-        return Err(Invalid::new(field, format_args!("{value} is outside 0…1")));
-    }
-    Ok(())
+    finite(field, value)?;
+    Err(Invalid::new(field, format_args!("{value} is outside 0…1")))
 }
 
+#[inline]
 pub(crate) fn finite(field: &'static str, value: f32) -> Result<(), Invalid> {
     if value.is_finite() {
         return Ok(());
@@ -104,6 +102,7 @@ pub(crate) fn finite(field: &'static str, value: f32) -> Result<(), Invalid> {
     ))
 }
 
+#[inline]
 pub(crate) fn size(field: &'static str, value: f32) -> Result<(), Invalid> {
     finite(field, value)?;
     if value < 0.0 {

@@ -69,6 +69,17 @@ impl<'a> Cursor<'a> {
         self.offset == self.bytes.len()
     }
 
+    /// The bytes from here on.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.offset..]
+    }
+
+    /// Goes past bytes that were read by somebody else.
+    pub(super) fn skip_bytes(&mut self, len: usize) {
+        self.offset += len;
+        debug_assert!(self.offset <= self.bytes.len());
+    }
+
     /// The bytes from `start` to here.
     pub(super) fn since(&self, start: usize) -> &'a [u8] {
         &self.bytes[start..self.offset]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 
 use super::{
+    compact_row,
     cursor::{Cursor, Malformed, Token},
     encode, plain, value,
 };
@@ -244,11 +245,11 @@ fn group_head<'a>(
 }
 
 /// What the first rows of a group differ from, and each later row from the one before.
-#[derive(Default, Clone, Copy)]
-struct Previous {
-    timestamp_us: i64,
-    detection_id: i64,
-    frame_number: i64,
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(super) struct Previous {
+    pub(super) timestamp_us: i64,
+    pub(super) detection_id: i64,
+    pub(super) frame_number: i64,
 }
 
 fn detection_group(
@@ -280,6 +281,14 @@ fn detection_group(
     let source = template.validate_source();
     let mut previous = Previous::default();
     for row_idx in first_row_idx..first_row_idx + n_rows {
+        if source.is_ok()
+            && let Some((detection, len)) =
+                compact_row::read(cursor.rest(), &template, &mut previous)
+        {
+            cursor.skip_bytes(len);
+            row(row_idx, Ok(detection));
+            continue;
+        }
         let start = cursor.clone();
         let before = previous;
         let decoded = detection_row(cursor, &template, &mut previous)?
@@ -302,8 +311,7 @@ const ROW_FIELDS: u32 = 11;
 
 /// Reads one compact row. A wrong type in a field that later rows count from breaks the entry; in
 /// any other field it costs the row alone.
-#[inline]
-fn detection_row<'g>(
+pub(super) fn detection_row<'g>(
     cursor: &mut Cursor<'_>,
     template: &DetectionRef<'g>,
     previous: &mut Previous,

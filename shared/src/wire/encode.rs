@@ -35,7 +35,9 @@ pub fn encode_detections(detections: &[Detection], out: &mut Vec<u8>) {
         array(out, rows.len());
         let (mut timestamp, mut detection_id, mut frame_number) = (0_i64, 0_i64, 0_i64);
         for d in rows {
-            array(out, if d.degraded { 12 } else { 11 });
+            // The longest row: nothing below has to grow the buffer.
+            out.reserve(MAX_ROW_BYTES);
+            out.push(if d.degraded { 0x9c } else { 0x9b });
             let us = d.timestamp.timestamp_micros();
             int(out, us.wrapping_sub(timestamp));
             int(out, d.detection_id.wrapping_sub(detection_id));
@@ -104,6 +106,9 @@ pub fn encode_sessions(sessions: &[Session], out: &mut Vec<u8>) {
     }
 }
 
+/// The length of the array, four integers, a gender, six floats and `degraded`.
+const MAX_ROW_BYTES: usize = 1 + 4 * 9 + 1 + 6 * 5 + 1;
+
 const NIL: u8 = 0xc0;
 const TRUE: u8 = 0xc3;
 
@@ -144,12 +149,36 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     infallible(mp::write_str(out, text));
 }
 
+/// Writes an integer in as few bytes as it takes.
+#[inline]
 pub(super) fn int(out: &mut Vec<u8>, value: i64) {
-    infallible(mp::write_sint(out, value).map(drop));
+    #![expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the ranges are those of the types"
+    )]
+    match value {
+        -0x20..=0x7f => out.push(value as u8),
+        0x80..=0xff => out.extend_from_slice(&[0xcc, value as u8]),
+        0x100..=0xffff => tagged(out, 0xcd, (value as u16).to_be_bytes()),
+        0x1_0000..=0xffff_ffff => tagged(out, 0xce, (value as u32).to_be_bytes()),
+        0x1_0000_0000.. => tagged(out, 0xcf, value.to_be_bytes()),
+        -0x80..-0x20 => out.extend_from_slice(&[0xd0, value as u8]),
+        -0x8000..-0x80 => tagged(out, 0xd1, (value as i16).to_be_bytes()),
+        -0x8000_0000..-0x8000 => tagged(out, 0xd2, (value as i32).to_be_bytes()),
+        ..-0x8000_0000 => tagged(out, 0xd3, value.to_be_bytes()),
+    }
+}
+
+#[inline]
+fn tagged<const N: usize>(out: &mut Vec<u8>, tag: u8, bytes: [u8; N]) {
+    out.push(tag);
+    out.extend_from_slice(&bytes);
 }
 
 /// Writes a number in 5 bytes, or as an integer where that is exact and shorter: many detectors
 /// have boxes of whole pixels.
+#[inline]
 pub(super) fn float(out: &mut Vec<u8>, value: f32) {
     #[expect(
         clippy::cast_possible_truncation,
@@ -164,7 +193,7 @@ pub(super) fn float(out: &mut Vec<u8>, value: f32) {
     if back.to_bits() == value.to_bits() && (-0x8000..=0xffff).contains(&whole) {
         int(out, i64::from(whole));
     } else {
-        infallible(mp::write_f32(out, value));
+        tagged(out, 0xca, value.to_be_bytes());
     }
 }
 
@@ -226,6 +255,17 @@ mod tests {
         let mut plain = Vec::new();
         super::super::encode_plain_detections(&detections, &mut plain);
         assert!(plain.len() > 5 * payload.len(), "{} bytes", plain.len());
+    }
+
+    #[test]
+    fn an_integer_takes_as_few_bytes_as_hold_it() {
+        let edges = (0..64).flat_map(|bit| [1_i64 << bit, (1_i64 << bit).wrapping_sub(1)]);
+        for value in edges.flat_map(|edge| [edge, edge.wrapping_neg(), !edge]) {
+            let (mut out, mut expected) = (Vec::new(), Vec::new());
+            int(&mut out, value);
+            mp::write_sint(&mut expected, value).unwrap();
+            assert_eq!(out, expected, "{value}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Decoding splits and does not fail as a whole: a row that cannot be stored is handed out beside
 //! the good ones as a [`BadRow`], and only an entry whose structure is broken is [`Undecodable`].
 
+mod compact_row;
 mod cursor;
 mod decode;
 mod encode;
