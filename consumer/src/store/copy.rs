@@ -7,7 +7,7 @@
 //! The driver's own `BinaryCopyInWriter` dispatches every field through a trait object and flushes
 //! every 4 KiB; rows are therefore encoded here, and sent in large pieces.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use futures_util::SinkExt;
 use passerby_shared::{DetectionRef, Gender};
 use tokio_postgres::{Statement, error::DbError};
@@ -30,6 +30,8 @@ pub(super) const COPY_DETECTIONS: &str = "COPY detections (\
     bbox_x, bbox_y, bbox_width, bbox_height, gender_confidence, degraded, \
     gender, camera_id, session_id) FROM STDIN (FORMAT binary)";
 const DETECTION_FIELDS: i16 = 15;
+/// The length of a NULL.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
 pub(super) const COPY_LEDGER: &str = "COPY ledger (\
     idempotency_key, stream, entry_ms, entry_seq, n_rows, committed_at, made_at) FROM STDIN (FORMAT binary)";
@@ -38,8 +40,24 @@ pub(super) const LEDGER_FIELDS: i16 = 7;
 /// Detections encoded for COPY.
 #[derive(Debug, Default)]
 pub struct CopyBuffer {
-    tuples: BytesMut,
+    tuples: Vec<u8>,
 }
+
+/// The columns before `gender`, when none of them is NULL: nearly every row has them all, and they are
+/// written at places that the compiler knows.
+const FIXED_COLUMNS: [u8; 111] = {
+    let lengths = [8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 1];
+    let mut columns = [0; 111];
+    columns[1] = DETECTION_FIELDS.to_be_bytes()[1];
+    let (mut nth, mut at) = (0, 2);
+    while nth < lengths.len() {
+        columns[at + 3] = lengths[nth];
+        at += 4 + lengths[nth] as usize;
+        nth += 1;
+    }
+    assert!(at == columns.len());
+    columns
+};
 
 impl CopyBuffer {
     /// An empty buffer.
@@ -50,7 +68,7 @@ impl CopyBuffer {
     /// An empty buffer with room for `n_bytes`.
     pub fn with_capacity(n_bytes: usize) -> Self {
         Self {
-            tuples: BytesMut::with_capacity(n_bytes),
+            tuples: Vec::with_capacity(n_bytes),
         }
     }
 
@@ -73,27 +91,57 @@ impl CopyBuffer {
     pub fn push(&mut self, d: &DetectionRef<'_>) {
         let out = &mut self.tuples;
         out.reserve(160 + d.camera_id.len() + d.session_id.len());
-        out.put_i16(DETECTION_FIELDS);
-        put_timestamp(out, d.timestamp_us);
-        put_i64(out, d.detection_id);
-        put_optional(out, d.track_id, put_i64);
-        put_i64(out, d.frame_number);
-        put_i32(out, d.channel_id);
-        put_optional(out, d.confidence, put_f32);
-        for value in d.bbox {
-            put_f32(out, value);
+        if let (Some(track_id), Some(confidence), Some(gender_confidence)) =
+            (d.track_id, d.confidence, d.gender_confidence)
+        {
+            let mut columns = FIXED_COLUMNS;
+            let us = d.timestamp_us - POSTGRES_EPOCH_US;
+            columns[6..14].copy_from_slice(&us.to_be_bytes());
+            columns[18..26].copy_from_slice(&d.detection_id.to_be_bytes());
+            columns[30..38].copy_from_slice(&track_id.to_be_bytes());
+            columns[42..50].copy_from_slice(&d.frame_number.to_be_bytes());
+            columns[54..58].copy_from_slice(&d.channel_id.to_be_bytes());
+            columns[62..66].copy_from_slice(&confidence.to_be_bytes());
+            columns[70..74].copy_from_slice(&d.bbox[0].to_be_bytes());
+            columns[78..82].copy_from_slice(&d.bbox[1].to_be_bytes());
+            columns[86..90].copy_from_slice(&d.bbox[2].to_be_bytes());
+            columns[94..98].copy_from_slice(&d.bbox[3].to_be_bytes());
+            columns[102..106].copy_from_slice(&gender_confidence.to_be_bytes());
+            columns[110] = u8::from(d.degraded);
+            out.extend_from_slice(&columns);
+        } else {
+            put_columns(out, d);
         }
-        put_optional(out, d.gender_confidence, put_f32);
-        put_bool(out, d.degraded);
-        put_optional(out, d.gender.map(Gender::as_str), put_text);
+        match d.gender {
+            Some(Gender::Male) => out.extend_from_slice(b"\0\0\0\x04male"),
+            Some(Gender::Female) => out.extend_from_slice(b"\0\0\0\x06female"),
+            Some(Gender::Unknown) => out.extend_from_slice(b"\0\0\0\x07unknown"),
+            None => out.extend_from_slice(&NULL),
+        }
         put_text(out, d.camera_id);
         put_text(out, d.session_id);
     }
 
     /// The rows, for [`Store::copy_raw`](super::Store::copy_raw).
     pub fn freeze(self) -> Bytes {
-        self.tuples.freeze()
+        self.tuples.into()
     }
+}
+
+/// The columns before `gender`.
+fn put_columns(out: &mut Vec<u8>, d: &DetectionRef<'_>) {
+    out.put_i16(DETECTION_FIELDS);
+    put_timestamp(out, d.timestamp_us);
+    put_i64(out, d.detection_id);
+    put_optional(out, d.track_id, put_i64);
+    put_i64(out, d.frame_number);
+    put_i32(out, d.channel_id);
+    put_optional(out, d.confidence, put_f32);
+    for value in d.bbox {
+        put_f32(out, value);
+    }
+    put_optional(out, d.gender_confidence, put_f32);
+    put_bool(out, d.degraded);
 }
 
 /// The length of the first tuple in bytes; `None` when there is no whole one.
@@ -163,46 +211,85 @@ pub(super) fn line_of(db: &DbError) -> Option<usize> {
         .ok()
 }
 
-pub(super) fn put_timestamp(out: &mut BytesMut, unix_us: i64) {
+pub(super) fn put_timestamp(out: &mut Vec<u8>, unix_us: i64) {
     put_i64(out, unix_us - POSTGRES_EPOCH_US);
 }
 
-pub(super) fn put_i64(out: &mut BytesMut, value: i64) {
+pub(super) fn put_i64(out: &mut Vec<u8>, value: i64) {
     out.put_i32(8);
     out.put_i64(value);
 }
 
-pub(super) fn put_i32(out: &mut BytesMut, value: i32) {
+pub(super) fn put_i32(out: &mut Vec<u8>, value: i32) {
     out.put_i32(4);
     out.put_i32(value);
 }
 
-fn put_f32(out: &mut BytesMut, value: f32) {
+fn put_f32(out: &mut Vec<u8>, value: f32) {
     out.put_i32(4);
     out.put_f32(value);
 }
 
-fn put_bool(out: &mut BytesMut, value: bool) {
+fn put_bool(out: &mut Vec<u8>, value: bool) {
     out.put_i32(1);
     out.put_u8(u8::from(value));
 }
 
-pub(super) fn put_bytes(out: &mut BytesMut, value: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.put_i32(i32::try_from(value.len()).expect("ids and keys are far shorter than 2 GiB"));
     out.put_slice(value);
 }
 
-pub(super) fn put_text(out: &mut BytesMut, value: &str) {
+pub(super) fn put_text(out: &mut Vec<u8>, value: &str) {
     put_bytes(out, value.as_bytes());
 }
 
 pub(super) fn put_optional<T>(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     value: Option<T>,
-    put: impl FnOnce(&mut BytesMut, T),
+    put: impl FnOnce(&mut Vec<u8>, T),
 ) {
     match value {
         Some(value) => put(out, value),
-        None => out.put_i32(-1),
+        None => out.extend_from_slice(&NULL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_at_places_the_compiler_knows_are_those_written_one_by_one() {
+        let d = DetectionRef {
+            timestamp_us: 1_790_000_000_123_456,
+            session_id: "session",
+            camera_id: "camera",
+            channel_id: -2,
+            detection_id: i64::MIN,
+            track_id: Some(i64::MAX),
+            confidence: Some(0.1),
+            bbox: [1.5, -2.5, 3.25, 4.125],
+            gender: Some(Gender::Female),
+            gender_confidence: Some(0.9),
+            frame_number: 0x0102_0304_0506_0708,
+            degraded: true,
+        };
+        for gender in [
+            None,
+            Some(Gender::Male),
+            Some(Gender::Female),
+            Some(Gender::Unknown),
+        ] {
+            let d = DetectionRef { gender, ..d };
+            let mut buffer = CopyBuffer::new();
+            buffer.push(&d);
+            let mut expected = Vec::new();
+            put_columns(&mut expected, &d);
+            put_optional(&mut expected, gender.map(Gender::as_str), put_text);
+            put_text(&mut expected, "camera");
+            put_text(&mut expected, "session");
+            assert_eq!(buffer.freeze(), expected);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! the rows. A second transaction with the same key waits for the first one's end; if that committed,
 //! the second finds the key taken. So uniqueness alone fences off a worker that was thought dead.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tokio_postgres::{Client, error::SqlState};
@@ -24,7 +24,7 @@ pub(super) fn encode(batch: &Batch) -> Bytes {
     let now = Utc::now().timestamp_micros();
     let mut order: Vec<_> = batch.entries().iter().collect();
     order.sort_unstable_by_key(|entry| entry.key);
-    let mut out = BytesMut::with_capacity(order.len() * 96);
+    let mut out = Vec::with_capacity(order.len() * 96);
     for entry in order {
         let origin = entry.origin.as_ref();
         out.put_i16(LEDGER_FIELDS);
@@ -38,7 +38,7 @@ pub(super) fn encode(batch: &Batch) -> Bytes {
             put_timestamp(out, at.timestamp_micros())
         });
     }
-    out.freeze()
+    out.into()
 }
 
 /// Whether an error says that a key is in the ledger already.
