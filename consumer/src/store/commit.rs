@@ -306,11 +306,15 @@ async fn write_rows(
         let doing = format!("upsert {} rows into `tracks`", merged.len());
         report.tracks = answer(silence, doing, tracks::upsert(client, &merged)).await?;
     }
-    for entry in entries() {
-        for session in &batch.sessions[entry.sessions.clone()] {
-            let announcing = sessions::announce(client, session);
-            answer(silence, "upsert a row into `sessions`", announcing).await?;
-        }
+    let mut announced: Vec<_> = entries()
+        .flat_map(|entry| &batch.sessions[entry.sessions.clone()])
+        .collect();
+    // Two transactions with sessions in common meet them in the same order; the sort keeps what is said of
+    // one session in its order.
+    announced.sort_by_key(|session| &session.session_id);
+    for session in announced {
+        let announcing = sessions::announce(client, session);
+        answer(silence, "upsert a row into `sessions`", announcing).await?;
     }
     Ok(report)
 }
