@@ -42,7 +42,7 @@ async fn a_worker_in_front_of_large_entries_stops_at_a_number_of_bytes() {
     let (proxy, database_url) = env.postgres_proxy().await;
     let config = WorkerConfig {
         database_url,
-        batch_bytes: NonZeroUsize::new(100_000).unwrap(), // one entry, encoded for COPY
+        batch_bytes: NonZeroUsize::new(50_000).unwrap(), // less than an entry encoded for COPY
         ..env.worker_config()
     };
     let worker = env.start_worker(config).await;
@@ -58,4 +58,11 @@ async fn a_worker_in_front_of_large_entries_stops_at_a_number_of_bytes() {
     eventually("stored", async || env.n_rows().await == n).await;
     worker.stop().await;
     env.assert_settled_once(n).await;
+    let most: i64 = env
+        .value(
+            "SELECT max(n) FROM
+             (SELECT count(*) AS n FROM ledger GROUP BY xmin::text) AS transactions",
+        )
+        .await;
+    assert_eq!(most, 1, "entries in one batch");
 }

@@ -1,6 +1,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use passerby_consumer::WorkerConfig;
+use passerby_consumer::{
+    WorkerConfig,
+    batch::BatchBuilder,
+    store::{Store, StoreError, StoreTimeouts},
+};
+use passerby_shared::IdempotencyKey;
 use passerby_tests::{Direction, Env, Fault, WorkerBinary, eventually, fixtures::detections};
 use rustix::process::Signal;
 
@@ -37,6 +42,30 @@ async fn a_postgres_that_falls_silent_in_a_commit_is_given_up_and_the_batch_stor
     eventually("all stored", async || env.n_pending().await == 0).await;
     worker.stop().await;
     env.assert_settled_once(10).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_never_answered_fails_by_our_own_deadline() {
+    let env = Env::start().await;
+    let (proxy, database_url) = env.postgres_proxy().await;
+    let timeouts = StoreTimeouts {
+        silence: SERVER_TIMEOUT,
+        ..StoreTimeouts::default()
+    };
+    let mut store = Store::new(database_url, timeouts);
+    let mut batch = BatchBuilder::default();
+    batch.push_entry(IdempotencyKey::generate(), &detections(0..10));
+    let batch = batch.build();
+
+    proxy.set(Fault::HoldBefore(Fault::COMMIT));
+    let (failed, ()) = tokio::join!(store.commit(&batch), async {
+        proxy.met().await;
+        // Nor is it told that the server gave up on it.
+        proxy.set(Fault::BlackHole(Direction::Both));
+    });
+    let error = failed.unwrap_err().error;
+    assert!(matches!(error, StoreError::TimedOut { .. }), "{error:?}");
+    assert!(error.to_string().contains("commit"), "{error}");
 }
 
 #[tokio::test]

@@ -138,16 +138,19 @@ async fn an_entry_delivered_suspiciously_often_is_stored_alone() {
         ids.push(env.publish(&detections(n * 10..n * 10 + 10)).await);
     }
     env.read_as("dead", 5).await;
-    // As if five workers had died of the third.
-    let _claimed: redis::Value = env
-        .redis(
-            redis::cmd("XCLAIM")
-                .arg(env.stream())
-                .arg(&[GROUP, "dead", "0"])
-                .arg(ids[2])
-                .arg(&["IDLE", "60000", "RETRYCOUNT", "6"]),
-        )
-        .await;
+    // As if five workers had died of the third; all of them are claimed at once.
+    for (n, id) in ids.iter().enumerate() {
+        let n_deliveries = if n == 2 { "6" } else { "1" };
+        let _claimed: redis::Value = env
+            .redis(
+                redis::cmd("XCLAIM")
+                    .arg(env.stream())
+                    .arg(&[GROUP, "dead", "0"])
+                    .arg(id)
+                    .arg(&["IDLE", "60000", "RETRYCOUNT", n_deliveries]),
+            )
+            .await;
+    }
 
     env.run_claiming_worker_drain().await;
 
