@@ -1,12 +1,11 @@
 use std::time::Duration;
 
-use passerby_consumer::{Worker, WorkerConfig, WorkerError};
+use passerby_consumer::{WorkerConfig, WorkerError};
 use passerby_shared::{Detection, wire};
 use passerby_tests::{
     Env,
     fixtures::{detection, detections, key, track},
 };
-use tokio_util::sync::CancellationToken;
 
 /// Fails if rows, ledger keys and dead letters were written by more than one transaction.
 async fn assert_one_transaction(env: &Env) {
@@ -287,8 +286,8 @@ async fn a_worker_that_would_dead_letter_most_rows_stops_and_dead_letters_none()
         .await;
     env.publish_entries(10, 50).await;
 
-    let worker = Worker::start(one_batch(&env)).await.unwrap();
-    let error = worker.run(CancellationToken::new()).await.unwrap_err();
+    let worker = env.start_worker(one_batch(&env)).await;
+    let error = worker.ended().await.unwrap_err();
 
     assert!(matches!(error, WorkerError::Store(_)), "{error:?}");
     assert_eq!(env.n_pending().await, 10);
@@ -303,8 +302,8 @@ async fn a_worker_that_can_read_hardly_anything_stops_and_dead_letters_none() {
         env.publish_entry(&[("v", b"9"), ("p", b"\x90")]).await;
     }
 
-    let worker = Worker::start(one_batch(&env)).await.unwrap();
-    let error = worker.run(CancellationToken::new()).await.unwrap_err();
+    let worker = env.start_worker(one_batch(&env)).await;
+    let error = worker.ended().await.unwrap_err();
 
     assert!(matches!(error, WorkerError::MostlyBad(_)), "{error:?}");
     assert!(
@@ -334,8 +333,8 @@ async fn a_batch_of_which_most_is_refused_stops_the_worker_and_stays_pending() {
         env.publish_tracks(&[track(id, 5)]).await;
     }
 
-    let worker = Worker::start(one_batch(&env)).await.unwrap();
-    let ended = worker.run(CancellationToken::new()).await;
+    let worker = env.start_worker(one_batch(&env)).await;
+    let ended = worker.ended().await;
 
     let error = ended.unwrap_err();
     assert!(matches!(error, WorkerError::Store(_)), "{error:?}");
