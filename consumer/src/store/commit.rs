@@ -1,8 +1,8 @@
 //! Commits a batch: its rows, its dead letters and its ledger keys in one transaction.
 //!
-//! The fast path takes it that no entry was committed before and copies the keys into the ledger;
-//! should one be there already, Postgres refuses the COPY and the careful path begins anew: it enters
-//! the keys one by one, and stores the rows of those alone that were not there. A batch with an
+//! The fast path takes it that no entry was committed before and enters the keys into the ledger in the
+//! packet that begins the transaction; should one be there already, Postgres refuses them and the careful
+//! path begins anew: it enters the keys that are new, and stores the rows of those alone. A batch with an
 //! entry that was redelivered goes the careful way from the start.
 
 use std::{
@@ -13,13 +13,12 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
-use tokio_postgres::Statement;
 use tracing::warn;
 
 use super::{
     DeadLetter, Reason, Store, StoreError,
     connection::{Connection, answer, within},
-    copy::{self, COPY_DETECTIONS, COPY_LEDGER},
+    copy::{self, COPY_DETECTIONS},
     dead_letters, ledger, pruning, sessions, tracks,
 };
 use crate::batch::{Batch, Origin};
@@ -198,23 +197,33 @@ async fn fast_path(
     copying: &mut Option<Vec<usize>>,
 ) -> Result<Option<CommitReport>, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
-    begin(connection, batch, &all).await?;
-    let statement = prepared(connection, Copy::Ledger).await?;
-    let doing = format!("copy {} rows into `ledger`", all.len());
-    // The horizon is asked for in the same packet, and must be read after the keys are in: `join!` of
-    // futures-util polls in this order, and the driver sends in the order in which it is polled.
-    let (copied, horizon) = futures_util::join!(
-        copy::copy_in(connection, &doing, &statement, [ledger::encode(batch)]),
-        pruning::horizon(connection),
+    let prepared = connection.prepared().await?;
+    let client = &connection.client;
+    // All of it leaves in one packet, in this order: `join!` of futures-util polls in order, and the driver
+    // sends what is polled. The horizon must be read after the keys are in.
+    let (begun, entered, horizon) = futures_util::join!(
+        begin(connection, batch, &all),
+        answer(
+            connection.silence,
+            format!("insert {} rows into `ledger`", all.len()),
+            ledger::enter(client, &prepared.enter_keys, batch)
+        ),
+        pruning::horizon(connection, &prepared),
     );
-    match copied {
-        Ok(_) if !batch.is_older_than(horizon?) => {}
-        Err(error) if !ledger::is_taken(&error) => return Err(error),
-        _ => {
-            let rolling_back = connection.client.batch_execute("ROLLBACK");
-            answer(connection.silence, "roll back", rolling_back).await?;
-            return Ok(None);
+    let is_known = match entered {
+        Ok(_) => {
+            begun?;
+            batch.is_older_than(horizon?)
         }
+        Err(error) if ledger::is_taken(&error) => true,
+        // Whatever comes after a failure fails of it.
+        Err(error) if error.is_after_failure() => return Err(begun.err().unwrap_or(error)),
+        Err(error) => return Err(error),
+    };
+    if is_known {
+        let rolling_back = connection.client.batch_execute("ROLLBACK");
+        answer(connection.silence, "roll back", rolling_back).await?;
+        return Ok(None);
     }
     let mut report = write_rows(connection, batch, &all, copying).await?;
     report.dead_letters = write_dead_letters(connection, batch, &all).await?;
@@ -230,16 +239,17 @@ async fn careful_path(
     copying: &mut Option<Vec<usize>>,
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
+    let prepared = connection.prepared().await?;
     begin(connection, batch, &all).await?;
     let new: HashSet<IdempotencyKey> = answer(
         connection.silence,
         format!("insert {} rows into `ledger`", all.len()),
-        ledger::insert_new(&connection.client, batch),
+        ledger::enter_new(&connection.client, batch),
     )
     .await?
     .into_iter()
     .collect();
-    let horizon = pruning::horizon(connection).await?;
+    let horizon = pruning::horizon(connection, &prepared).await?;
     let (too_old, included): (Vec<usize>, Vec<usize>) = all
         .iter()
         .copied()
@@ -293,7 +303,7 @@ async fn write_rows(
     let silence = connection.silence;
     let pieces = pieces(batch, included);
     if !pieces.is_empty() {
-        let statement = prepared(connection, Copy::Detections).await?;
+        let statement = connection.prepared().await?.copy_detections;
         *copying = Some(included.to_vec());
         let doing = format!("copy {} rows into `detections`", batch.n_detections());
         report.detections = copy::copy_in(connection, &doing, &statement, pieces).await?;
@@ -406,25 +416,6 @@ fn pieces(batch: &Batch, included: &[usize]) -> Vec<Bytes> {
         .map(|&at| batch.tuples.slice(batch.entries()[at].tuples.clone()))
         .filter(|piece| !piece.is_empty())
         .collect()
-}
-
-enum Copy {
-    Detections,
-    Ledger,
-}
-
-/// A COPY statement, prepared once per connection.
-async fn prepared(connection: &mut Connection, which: Copy) -> Result<Statement, StoreError> {
-    let (slot, sql) = match which {
-        Copy::Detections => (&mut connection.copy_detections, COPY_DETECTIONS),
-        Copy::Ledger => (&mut connection.copy_ledger, COPY_LEDGER),
-    };
-    if let Some(statement) = slot {
-        return Ok(statement.clone());
-    }
-    let preparing = connection.client.prepare(sql);
-    let statement = answer(connection.silence, "prepare a COPY", preparing).await?;
-    Ok(slot.insert(statement).clone())
 }
 
 impl Connection {

@@ -10,7 +10,10 @@ use std::{
 use tokio_postgres::{Client, Config, NoTls, Statement, config::SslMode};
 use tracing::debug;
 
-use super::{DatabaseUrl, StoreError, partitions::KnownPartitions, tls};
+use super::{
+    DatabaseUrl, StoreError, copy::COPY_DETECTIONS, ledger::ENTER_KEYS,
+    partitions::KnownPartitions, pruning::HORIZON, tls,
+};
 
 /// How long the store waits.
 #[derive(Debug, Clone, Copy)]
@@ -57,11 +60,18 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// See [`StoreTimeouts::silence`].
     pub(super) silence: Duration,
-    pub(super) copy_detections: Option<Statement>,
-    pub(super) copy_ledger: Option<Statement>,
+    prepared: Option<Prepared>,
     /// Why the connection ended: the driver gives the server's last words only to the task that
     /// drives the connection, and everybody else hears "connection closed".
     last_words: Arc<Mutex<Option<tokio_postgres::Error>>>,
+}
+
+/// What every commit needs.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    pub(super) copy_detections: Statement,
+    pub(super) enter_keys: Statement,
+    pub(super) horizon: Statement,
 }
 
 impl Store {
@@ -180,6 +190,27 @@ FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '3'),
 JOIN pg_settings USING (name)";
 
 impl Connection {
+    /// The statements of a commit, prepared when they are first needed.
+    pub(super) async fn prepared(&mut self) -> Result<Prepared, StoreError> {
+        if self.prepared.is_none() {
+            let client = &self.client;
+            let preparing = async {
+                let (copy_detections, enter_keys, horizon) = futures_util::try_join!(
+                    client.prepare(COPY_DETECTIONS),
+                    client.prepare(ENTER_KEYS),
+                    client.prepare(HORIZON),
+                )?;
+                Ok(Prepared {
+                    copy_detections,
+                    enter_keys,
+                    horizon,
+                })
+            };
+            self.prepared = Some(answer(self.silence, "prepare statements", preparing).await?);
+        }
+        Ok(self.prepared.clone().expect("prepared above"))
+    }
+
     async fn open(url: &DatabaseUrl, timeouts: StoreTimeouts) -> Result<Self, StoreError> {
         let limit = timeouts.connect;
         let mut config = url.config().clone();
@@ -217,8 +248,7 @@ impl Connection {
         Ok(Self {
             client,
             silence: timeouts.silence,
-            copy_detections: None,
-            copy_ledger: None,
+            prepared: None,
             last_words,
         })
     }

@@ -33,10 +33,6 @@ const DETECTION_FIELDS: i16 = 15;
 /// The length of a NULL.
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
-pub(super) const COPY_LEDGER: &str = "COPY ledger (\
-    idempotency_key, stream, entry_ms, entry_seq, n_rows, committed_at, made_at) FROM STDIN (FORMAT binary)";
-pub(super) const LEDGER_FIELDS: i16 = 7;
-
 /// Detections encoded for COPY.
 #[derive(Debug, Default)]
 pub struct CopyBuffer {
@@ -211,16 +207,16 @@ pub(super) fn line_of(db: &DbError) -> Option<usize> {
         .ok()
 }
 
-pub(super) fn put_timestamp(out: &mut Vec<u8>, unix_us: i64) {
+fn put_timestamp(out: &mut Vec<u8>, unix_us: i64) {
     put_i64(out, unix_us - POSTGRES_EPOCH_US);
 }
 
-pub(super) fn put_i64(out: &mut Vec<u8>, value: i64) {
+fn put_i64(out: &mut Vec<u8>, value: i64) {
     out.put_i32(8);
     out.put_i64(value);
 }
 
-pub(super) fn put_i32(out: &mut Vec<u8>, value: i32) {
+fn put_i32(out: &mut Vec<u8>, value: i32) {
     out.put_i32(4);
     out.put_i32(value);
 }
@@ -235,20 +231,16 @@ fn put_bool(out: &mut Vec<u8>, value: bool) {
     out.put_u8(u8::from(value));
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
+fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.put_i32(i32::try_from(value.len()).expect("ids and keys are far shorter than 2 GiB"));
     out.put_slice(value);
 }
 
-pub(super) fn put_text(out: &mut Vec<u8>, value: &str) {
+fn put_text(out: &mut Vec<u8>, value: &str) {
     put_bytes(out, value.as_bytes());
 }
 
-pub(super) fn put_optional<T>(
-    out: &mut Vec<u8>,
-    value: Option<T>,
-    put: impl FnOnce(&mut Vec<u8>, T),
-) {
+fn put_optional<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
     match value {
         Some(value) => put(out, value),
         None => out.extend_from_slice(&NULL),

@@ -4,42 +4,13 @@
 //! the rows. A second transaction with the same key waits for the first one's end; if that committed,
 //! the second finds the key taken. So uniqueness alone fences off a worker that was thought dead.
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
-use super::{
-    DeadLetter, Store, StoreError,
-    connection::within,
-    copy::{LEDGER_FIELDS, put_bytes, put_i32, put_i64, put_optional, put_text, put_timestamp},
-};
+use super::{DeadLetter, Store, StoreError, connection::within};
 use crate::batch::{Batch, Origin};
-use bytes::BufMut;
-
-/// Encodes the ledger rows of a batch's entries for COPY, sorted by key so that two transactions
-/// with entries in common meet them in the same order and cannot deadlock.
-pub(super) fn encode(batch: &Batch) -> Bytes {
-    let now = Utc::now().timestamp_micros();
-    let mut order: Vec<_> = batch.entries().iter().collect();
-    order.sort_unstable_by_key(|entry| entry.key);
-    let mut out = Vec::with_capacity(order.len() * 96);
-    for entry in order {
-        let origin = entry.origin.as_ref();
-        out.put_i16(LEDGER_FIELDS);
-        put_bytes(&mut out, entry.key.as_bytes());
-        put_optional(&mut out, origin.map(|o| o.stream.as_str()), put_text);
-        put_optional(&mut out, origin.map(|o| o.id.ms.cast_signed()), put_i64);
-        put_optional(&mut out, origin.map(|o| o.id.seq.cast_signed()), put_i64);
-        put_i32(&mut out, i32::try_from(entry.n_rows).unwrap_or(i32::MAX));
-        put_timestamp(&mut out, now);
-        put_optional(&mut out, entry.made_at, |out, at| {
-            put_timestamp(out, at.timestamp_micros())
-        });
-    }
-    out.into()
-}
 
 /// Whether an error says that a key is in the ledger already.
 pub(super) fn is_taken(error: &StoreError) -> bool {
@@ -48,35 +19,75 @@ pub(super) fn is_taken(error: &StoreError) -> bool {
     })
 }
 
-const INSERT_NEW: &str = "
-INSERT INTO ledger (idempotency_key, stream, entry_ms, entry_seq, n_rows, made_at, committed_at)
-SELECT *, now()
-FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::timestamptz[])
-     AS entries (idempotency_key)
-ORDER BY idempotency_key
-ON CONFLICT (idempotency_key) DO NOTHING
-RETURNING idempotency_key";
+macro_rules! enter_keys {
+    ($on_conflict:literal) => {
+        concat!(
+            "INSERT INTO ledger (idempotency_key, stream, entry_ms, entry_seq, n_rows, made_at, committed_at)
+             SELECT *, now()
+             FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::timestamptz[])
+                  AS entries (idempotency_key)
+             ORDER BY idempotency_key ",
+            $on_conflict
+        )
+    };
+}
+
+/// Sorted by key, so that two transactions with entries in common meet them in the same order and cannot
+/// deadlock.
+pub(super) const ENTER_KEYS: &str = enter_keys!("");
+
+const ENTER_NEW_KEYS: &str =
+    enter_keys!("ON CONFLICT (idempotency_key) DO NOTHING RETURNING idempotency_key");
+
+/// Enters the keys of a batch, of which none may be in the ledger yet.
+pub(super) async fn enter(
+    client: &Client,
+    statement: &Statement,
+    batch: &Batch,
+) -> Result<u64, tokio_postgres::Error> {
+    let keys = Keys::of(batch);
+    client.execute(statement, &keys.params()).await
+}
 
 /// Enters the keys that are not in the ledger yet and returns them.
-pub(super) async fn insert_new(
+pub(super) async fn enter_new(
     client: &Client,
     batch: &Batch,
 ) -> Result<Vec<IdempotencyKey>, tokio_postgres::Error> {
-    let entries = batch.entries();
-    let keys: Vec<Uuid> = entries.iter().map(|e| e.key.as_uuid()).collect();
-    let (streams, ms, seq) = columns(entries.iter().map(|entry| entry.origin.as_ref()));
-    let n_rows: Vec<i32> = entries
-        .iter()
-        .map(|e| i32::try_from(e.n_rows).unwrap_or(i32::MAX))
-        .collect();
-    let made_at: Vec<Option<DateTime<Utc>>> = entries.iter().map(|e| e.made_at).collect();
-    let rows = client
-        .query(INSERT_NEW, &[&keys, &streams, &ms, &seq, &n_rows, &made_at])
-        .await?;
+    let keys = Keys::of(batch);
+    let rows = client.query(ENTER_NEW_KEYS, &keys.params()).await?;
     Ok(rows
         .iter()
         .map(|row| IdempotencyKey::from(row.get::<_, Uuid>(0)))
         .collect())
+}
+
+/// What the ledger is told of a batch's entries, a column each.
+struct Keys<'a> {
+    keys: Vec<Uuid>,
+    origins: Columns<'a>,
+    n_rows: Vec<i32>,
+    made_at: Vec<Option<DateTime<Utc>>>,
+}
+
+impl<'a> Keys<'a> {
+    fn of(batch: &'a Batch) -> Self {
+        let entries = batch.entries();
+        Self {
+            keys: entries.iter().map(|entry| entry.key.as_uuid()).collect(),
+            origins: columns(entries.iter().map(|entry| entry.origin.as_ref())),
+            n_rows: entries
+                .iter()
+                .map(|entry| i32::try_from(entry.n_rows).unwrap_or(i32::MAX))
+                .collect(),
+            made_at: entries.iter().map(|entry| entry.made_at).collect(),
+        }
+    }
+
+    fn params(&self) -> [&(dyn ToSql + Sync); 6] {
+        let (streams, ms, seq) = &self.origins;
+        [&self.keys, streams, ms, seq, &self.n_rows, &self.made_at]
+    }
 }
 
 /// Stream, milliseconds and number of entries, a column each.

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{
     Store, StoreError,
-    connection::{Connection, answer, within},
+    connection::{Connection, Prepared, answer, within},
     migrations::MAINTENANCE_LOCK,
 };
 
@@ -19,7 +19,7 @@ const PAGE: i64 = 20_000;
 /// Pages removed in one go; the rest is for the next time.
 const MAX_PAGES: usize = 500;
 
-const HORIZON: &str =
+pub(super) const HORIZON: &str =
     "SELECT coalesce(max(pruned_below), '1970-01-01 00:00:00+00') FROM ledger_horizon";
 
 const MOVE_HORIZON: &str = "
@@ -39,8 +39,11 @@ WHERE ctid = ANY (ARRAY(
 ))";
 
 /// Keys made before this time may have been forgotten.
-pub(super) async fn horizon(connection: &Connection) -> Result<DateTime<Utc>, StoreError> {
-    let asking = connection.client.query_one(HORIZON, &[]);
+pub(super) async fn horizon(
+    connection: &Connection,
+    prepared: &Prepared,
+) -> Result<DateTime<Utc>, StoreError> {
+    let asking = connection.client.query_one(&prepared.horizon, &[]);
     let row = answer(connection.silence, "look at the ledger's horizon", asking).await?;
     Ok(row.get(0))
 }
