@@ -20,7 +20,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use bytes::Bytes;
 use clap::Parser;
 use passerby_consumer::{Worker, WorkerConfig, store::Store};
-use passerby_tests::benching::{BenchServers, Figure, Report, Rows, Samples, Target};
+use passerby_tests::benching::{BenchServers, Figure, Report, Rows, Samples, Target, Usage};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,12 @@ struct Args {
     /// Given by `cargo bench`, and of no meaning here.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What the servers have used so far.
+fn cpu_of_servers(servers: &BenchServers) -> [Duration; 2] {
+    let pids = [servers.redis.pid(), servers.postgres.pid()];
+    pids.map(|pid| Usage::cpu_of_tree(pid.unwrap()))
 }
 
 async fn drain(servers: &BenchServers, connections: usize) -> Duration {
@@ -100,6 +106,8 @@ async fn main() {
     );
     for connections in CONNECTIONS {
         let (mut drains, mut copies) = (Samples::new(), Samples::new());
+        // Redis and Postgres when the worker drains, and when rows are copied.
+        let mut cpu = [const { [const { Samples::new() }; 2] }; 2];
         for repetition in 0..args.repetitions {
             // Who begins changes, should the one who follows have it easier.
             for nth in [repetition % 2, (repetition + 1) % 2] {
@@ -107,11 +115,18 @@ async fn main() {
                     servers.fill(rows).await;
                 }
                 servers.clean().await;
+                let before = cpu_of_servers(&servers);
                 let (samples, elapsed) = if nth == 0 {
                     (&mut drains, drain(&servers, connections).await)
                 } else {
                     (&mut copies, copy(&servers, connections, &batches).await)
                 };
+                for (of, (before, after)) in
+                    before.into_iter().zip(cpu_of_servers(&servers)).enumerate()
+                {
+                    let us = (after - before).as_secs_f64() * 1e6;
+                    cpu[nth][of].push(us / rows.len() as f64);
+                }
                 assert_eq!(servers.n_stored().await, rows.len());
                 samples.push(rows.len() as f64 / elapsed.as_secs_f64());
             }
@@ -122,6 +137,21 @@ async fn main() {
             ours: drains,
             beside: Some(("raw COPY".to_owned(), copies)),
             target: Target::RatioAtLeast(0.95),
+        });
+        let [[redis, postgres], [_, copying]] = cpu;
+        report.push(Figure {
+            what: "Postgres' processor time a row".to_owned(),
+            unit: "µs",
+            ours: postgres,
+            beside: Some(("raw COPY".to_owned(), copying)),
+            target: Target::None,
+        });
+        report.push(Figure {
+            what: "Redis' processor time a row".to_owned(),
+            unit: "µs",
+            ours: redis,
+            beside: None,
+            target: Target::None,
         });
     }
     println!("{}", report.render(args.json));

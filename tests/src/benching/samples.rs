@@ -7,8 +7,8 @@ pub struct Samples(Vec<f64>);
 impl Samples {
     /// Nothing measured yet.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(Vec::new())
     }
 
     /// Adds what one run measured.

@@ -14,19 +14,29 @@ impl Usage {
     #[must_use]
     pub fn of(pid: u32) -> Self {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        // The name of the program, in parentheses, may hold spaces.
-        let fields: Vec<_> = stat[stat.rfind(')').unwrap() + 1..]
-            .split_whitespace()
-            .collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|line| line.split_whitespace().next());
         Self {
-            // USER_HZ is 100 on every architecture that Linux still runs on.
-            cpu: Duration::from_millis(10 * ticks),
+            cpu: ticks(&stat, 2),
             peak_kib: kib.map_or(0, |kib| kib.parse().unwrap()),
         }
+    }
+
+    /// The processor time of a process, its children, those that have ended, and theirs.
+    #[must_use]
+    pub fn cpu_of_tree(pid: u32) -> Duration {
+        // One that has just ended is in its parent's books by now.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            return Duration::ZERO;
+        };
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let of_children: Duration = children
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(|child| Self::cpu_of_tree(child.parse().unwrap()))
+            .sum();
+        of_children + ticks(&stat, 4)
     }
 
     /// That of this process.
@@ -34,4 +44,17 @@ impl Usage {
     pub fn of_this_process() -> Self {
         Self::of(std::process::id())
     }
+}
+
+/// The sum of the first `n` of: time in the program, time in the kernel, and both of children that ended.
+fn ticks(stat: &str, n: usize) -> Duration {
+    // The name of the program, in parentheses, may hold spaces.
+    let fields = stat[stat.rfind(')').unwrap() + 1..].split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(n)
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
+    // USER_HZ is 100 on every architecture that Linux still runs on.
+    Duration::from_millis(10 * ticks)
 }
