@@ -52,37 +52,39 @@ pub fn detections(ids: Range<i64>) -> Vec<Detection> {
 /// Detections as a pipeline makes them: `n_rows` of a camera's consecutive frames, some people in
 /// each, confidences and boxes with all their digits.
 pub fn realistic_detections(camera: usize, first_id: i64, n_rows: i64) -> Vec<Detection> {
-    (0..n_rows)
-        .map(|n| {
-            let id = first_id + n;
-            // A cheap hash: digits that do not compress and are the same in every run.
-            let noise = |salt: i64| {
-                let bits = (id.wrapping_mul(31) + salt)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed());
-                #[expect(clippy::cast_precision_loss, reason = "24 bits are exact in an f32")]
-                let fraction = (bits.cast_unsigned() >> 40) as f32 / (1 << 24) as f32;
-                fraction
-            };
-            let frame = id / 4;
-            Detection {
-                timestamp: *MIDNIGHT + TimeDelta::microseconds(33_333 * (frame % 2_500_000)),
-                session_id: "2026-11-22T08:00-entrance".to_owned(),
-                camera_id: format!("camera-{camera:02}"),
-                channel_id: 1,
-                detection_id: id,
-                track_id: Some(frame / 100 + id % 4),
-                confidence: Some(noise(1)),
-                bbox_x: noise(2) * 1_920.0,
-                bbox_y: noise(3) * 1_080.0,
-                bbox_width: 40.0 + noise(4) * 80.0,
-                bbox_height: 90.0 + noise(5) * 200.0,
-                gender: [Some(Gender::Male), Some(Gender::Female)][usize::from(id % 4 > 1)],
-                gender_confidence: Some(noise(6)),
-                frame_number: frame,
-                degraded: false,
-            }
-        })
+    (first_id..first_id + n_rows)
+        .map(|id| realistic_detection(camera, id))
         .collect()
+}
+
+/// One of [`realistic_detections`].
+pub fn realistic_detection(camera: usize, id: i64) -> Detection {
+    // A cheap hash: digits that do not compress and are the same in every run.
+    let noise = |salt: i64| {
+        let bits =
+            (id.wrapping_mul(31) + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed());
+        #[expect(clippy::cast_precision_loss, reason = "24 bits are exact in an f32")]
+        let fraction = (bits.cast_unsigned() >> 40) as f32 / (1 << 24) as f32;
+        fraction
+    };
+    let frame = id / 4;
+    Detection {
+        timestamp: *MIDNIGHT + TimeDelta::microseconds(33_333 * (frame % 2_500_000)),
+        session_id: "2026-11-22T08:00-entrance".to_owned(),
+        camera_id: format!("camera-{camera:02}"),
+        channel_id: 1,
+        detection_id: id,
+        track_id: Some(frame / 100 + id % 4),
+        confidence: Some(noise(1)),
+        bbox_x: noise(2) * 1_920.0,
+        bbox_y: noise(3) * 1_080.0,
+        bbox_width: 40.0 + noise(4) * 80.0,
+        bbox_height: 90.0 + noise(5) * 200.0,
+        gender: [Some(Gender::Male), Some(Gender::Female)][usize::from(id % 4 > 1)],
+        gender_confidence: Some(noise(6)),
+        frame_number: frame,
+        degraded: false,
+    }
 }
 
 /// The snapshot of track `track_id` after `n` detections.

@@ -140,6 +140,13 @@ impl Report {
         }
     }
 
+    /// Names a server that is not one of [`BenchServers`].
+    #[must_use]
+    pub fn on(mut self, version_line: &str) -> Self {
+        self.servers.push(version_line.to_owned());
+        self
+    }
+
     /// Adds a figure.
     pub fn push(&mut self, figure: Figure) {
         self.figures.push(figure);

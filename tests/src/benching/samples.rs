@@ -17,6 +17,12 @@ impl Samples {
         self.0.insert(at, sample);
     }
 
+    /// Whether no run measured it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle one; the mean of the two in the middle of an even number.
     #[must_use]
     pub fn median(&self) -> f64 {

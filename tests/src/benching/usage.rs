@@ -1,5 +1,7 @@
 use std::{fs, time::Duration};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What a process has used so far, as Linux counts it.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
@@ -57,4 +59,35 @@ fn ticks(stat: &str, n: usize) -> Duration {
         .sum();
     // USER_HZ is 100 on every architecture that Linux still runs on.
     Duration::from_millis(10 * ticks)
+}
+
+/// Time on a processor so far, in the program and in the kernel for it, to the nanosecond.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuTime {
+    /// Of the thread that asks.
+    pub this_thread: Duration,
+    /// Of all other threads of the process, ended ones included.
+    pub other_threads: Duration,
+}
+
+impl CpuTime {
+    /// So far.
+    #[must_use]
+    pub fn now() -> Self {
+        let this_thread = Self::this_thread();
+        Self {
+            this_thread,
+            other_threads: read(ClockId::ProcessCPUTime).saturating_sub(this_thread),
+        }
+    }
+
+    /// Of the thread that asks alone, which is quicker to ask for.
+    #[must_use]
+    pub fn this_thread() -> Duration {
+        read(ClockId::ThreadCPUTime)
+    }
+}
+
+fn read(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap()
 }
