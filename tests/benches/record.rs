@@ -1,51 +1,66 @@
-//! What `record()` costs the threads that call it and the process they are in.
-//!
-//! Four threads record frames of rows at the same moments, 50,000 rows a second in all, with Redis up and
-//! with Redis frozen; beside it the same threads send the same rows into an unbounded `std` channel that
-//! a fifth one empties. Each call is timed for itself, the clock's own cost included and stated. What
-//! making the rows costs is measured with threads that make them and drop them, and taken off the
-//! processor time.
+//! What `record()` costs the thread that calls it, beside sending the same row down an unbounded channel.
 //!
 //! ```text
-//! cargo bench-record [-- --seconds N] [-- --rate N] [-- --repetitions N] [-- --json]
+//! cargo bench-record [-- --rate N] [-- --seconds N] [-- --repetitions N] [-- --json]
 //! ```
+//!
+//! Four threads at once make a detection, call, and wait until their next one is due: one row at a time,
+//! 12,500 a second each, 50,000 together. Every call is timed, from before it to after it, and none is left
+//! out but those of a first second, in which buffers find their sizes and Redis is connected to. The clock's
+//! own cost is in every call, is a figure of its own, and is not taken off. A call that the kernel
+//! interrupts is as long as that lasts: where cores are few, the channel shows how much of a p99.9 that is.
+//!
+//! While Redis is frozen (SIGSTOP: connections stay open and nothing answers) the buffer keeps rows until it
+//! is full, after two seconds at the defaults. The calls before and after that are figures of their own.
+//!
+//! The other side is `std::sync::mpsc` with a thread that receives rows and drops them, which the sender has
+//! to wake when it waits. As the producer's thread is not woken for a row, there is also a channel that is
+//! emptied every 20 ms (the producer's `max_delay`), and whose senders wake nobody.
+//!
+//! Allocations are counted in passes of their own, on the calling threads; those of the row's strings,
+//! which the caller makes, come before the call and are not among them.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    clippy::disallowed_methods,
-    reason = "a program for people who measure, of threads that keep a pace"
+    reason = "a program for people who measure"
 )]
 
 use std::{
-    hint::black_box,
-    sync::{Barrier, mpsc},
+    sync::{
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
+use allocation_counter::measure;
 use clap::Parser;
-use passerby_producer::{Producer, ProducerConfig, Recorded};
+use passerby_producer::{Detection, Producer, ProducerConfig, Recorded};
 use passerby_servers::{RedisOptions, RedisServer};
-use passerby_shared::Detection;
 use passerby_tests::{
-    benching::{Figure, Report, Samples, Target, Usage},
-    fixtures::realistic_detections,
+    benching::{Figure, Latencies, Pace, Report, Samples, Target},
+    fixtures::realistic_detection,
 };
-use rustix::time::{ClockId, clock_gettime};
 
-const THREADS: usize = 4;
-const FRAME: Duration = Duration::from_millis(10);
+const THREADS: u32 = 4;
+const WARM_UP: u32 = 1;
+const QUANTILES: [(usize, &str, Target); 3] = [
+    (500, "p50", Target::None),
+    (990, "p99", Target::AtMost(1.0)),
+    (999, "p99.9", Target::AtMost(5.0)),
+];
 
-/// Measures what a call of `record()` costs.
+/// Measures what `record()` costs the thread that calls it.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How long each side records.
-    #[arg(long, default_value = "5")]
-    seconds: u64,
-    /// Rows a second of all threads together.
+    /// Detections a second, of all four threads together.
     #[arg(long, default_value = "50000")]
-    rate: usize,
+    rate: u32,
+    /// How long each run lasts.
+    #[arg(long, default_value = "10")]
+    seconds: u32,
     /// Runs of each side.
     #[arg(long, default_value = "5")]
     repetitions: usize,
@@ -57,136 +72,261 @@ struct Args {
     bench: bool,
 }
 
-/// One side's calls.
-struct Calls {
-    /// In nanoseconds, ascending.
-    nanos: Vec<u32>,
-    /// Of the process, for all of it.
-    cpu: Duration,
-    allocations: u64,
-}
-
-impl Calls {
-    /// In microseconds.
-    fn at(&self, fraction: f64) -> f64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index"
-        )]
-        let at = ((self.nanos.len() - 1) as f64 * fraction) as usize;
-        f64::from(self.nanos[at]) / 1e3
-    }
-
-    fn cpu_us_per_row(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.nanos.len() as f64
-    }
-}
-
-fn process_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.try_into().unwrap(),
-        time.tv_nsec.try_into().unwrap(),
-    )
-}
-
-/// Has each thread make frames and hand each row to a `call` of its own.
-fn calls<C: FnMut(Detection) + Send>(args: &Args, call: impl Fn() -> C) -> Calls {
-    let per_frame = args.rate / THREADS / 100;
-    let n_frames = usize::try_from(args.seconds).unwrap() * 100;
-    let together = Barrier::new(THREADS);
-    let before = process_cpu();
-    let (mut nanos, mut allocations) = (Vec::new(), 0);
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|nth| {
-                let (mut call, together) = (call(), &together);
-                scope.spawn(move || {
-                    let mut nanos = Vec::with_capacity(per_frame * n_frames);
-                    let mut allocations = 0;
-                    let mut due = Instant::now();
-                    for frame in 0..n_frames {
-                        let first = (nth * n_frames + frame) * per_frame;
-                        let rows = realistic_detections(
-                            nth,
-                            i64::try_from(first).unwrap(),
-                            i64::try_from(per_frame).unwrap(),
-                        );
-                        due += FRAME;
-                        thread::sleep(due.saturating_duration_since(Instant::now()));
-                        together.wait();
-                        for row in rows {
-                            let mut row = Some(row);
-                            let mut elapsed = Duration::ZERO;
-                            let counted = allocation_counter::measure(|| {
-                                let row = row.take().unwrap();
-                                let called = Instant::now();
-                                call(row);
-                                elapsed = called.elapsed();
-                            });
-                            allocations += counted.count_total;
-                            nanos.push(u32::try_from(elapsed.as_nanos()).unwrap_or(u32::MAX));
-                        }
-                    }
-                    (nanos, allocations)
-                })
-            })
-            .collect();
-        for thread in threads {
-            let (of_thread, n) = thread.join().unwrap();
-            nanos.extend(of_thread);
-            allocations += n;
-        }
-    });
-    let cpu = process_cpu() - before;
-    nanos.sort_unstable();
-    Calls {
-        nanos,
-        cpu,
-        allocations,
-    }
-}
-
-fn record(args: &Args, redis: &RedisServer) -> (Calls, f64) {
-    let producer = Producer::start(ProducerConfig::new(redis.url().parse().unwrap())).unwrap();
-    // Until the first entries are through: a pipeline runs for weeks.
-    drop(producer.record_many(realistic_detections(0, 0, 10_000)));
-    producer.flush(Duration::from_secs(2)).ok();
-    let calls = calls(args, || {
-        let producer = producer.clone();
-        move |row| {
-            let recorded = producer.record(row).unwrap();
-            debug_assert!(matches!(recorded, Recorded::Accepted | Recorded::Dropped));
-        }
-    });
-    let peak_mib = Usage::of_this_process().peak_kib as f64 / 1024.0;
-    // What is left when Redis is frozen is given up, and counted.
-    producer.close(Duration::ZERO).ok();
-    (calls, peak_mib)
-}
-
-fn send(args: &Args) -> Calls {
-    let (sender, receiver) = mpsc::channel::<Detection>();
-    let emptying = thread::spawn(move || receiver.into_iter().count());
-    let calls = calls(args, || {
-        let sender = sender.clone();
-        move |row| sender.send(row).unwrap()
-    });
-    drop(sender);
-    assert_eq!(emptying.join().unwrap(), calls.nanos.len());
-    calls
-}
-
+/// The calls of one run: those that kept their row, and those that had no room for it.
 #[derive(Default)]
-struct Sides {
-    p50: [Samples; 3],
-    p99: [Samples; 3],
-    p99_9: [Samples; 3],
-    allocations: [Samples; 2],
-    cpu: Samples,
-    making: Samples,
-    peak_mib: Samples,
+struct Calls {
+    kept: Latencies,
+    dropped: Latencies,
+}
+
+/// Calls from four threads at the rate, for so many seconds.
+fn paced(rate: u32, seconds: u32, call: impl Fn(Detection) -> Recorded + Sync) -> Calls {
+    let per_second = rate / THREADS;
+    let n_calls = per_second * seconds;
+    let one_thread = |camera| {
+        let n_calls_expected = usize::try_from(n_calls).unwrap();
+        let mut calls = Calls {
+            kept: Latencies::with_capacity(n_calls_expected),
+            dropped: Latencies::default(),
+        };
+        let mut pace = Pace::per_second(per_second);
+        for id in 0..n_calls {
+            pace.wait();
+            let row = realistic_detection(camera, i64::from(id));
+            let called = Instant::now();
+            let recorded = call(row);
+            let latency = called.elapsed();
+            match recorded {
+                Recorded::Accepted => calls.kept.push(latency),
+                Recorded::Dropped => calls.dropped.push(latency),
+            }
+        }
+        calls
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS as usize)
+            .map(|camera| scope.spawn(move || one_thread(camera)))
+            .collect();
+        let mut all = Calls::default();
+        for thread in threads {
+            let calls = thread.join().unwrap();
+            all.kept.append(calls.kept);
+            all.dropped.append(calls.dropped);
+        }
+        all
+    })
+}
+
+/// What a side allocates in a million calls, on the threads that call.
+fn allocations(rate: u32, call: impl Fn(Detection) -> Recorded + Sync) -> f64 {
+    let n_allocations = AtomicU64::new(0);
+    let calls = paced(rate, 1, |row| {
+        let mut recorded = Recorded::Dropped;
+        let counted = measure(|| recorded = call(row));
+        n_allocations.fetch_add(counted.count_total, Relaxed);
+        recorded
+    });
+    1e6 * n_allocations.into_inner() as f64 / (calls.kept.len() + calls.dropped.len()) as f64
+}
+
+/// `record()`, in one state of Redis.
+struct Record {
+    calls: Calls,
+    allocations: f64,
+}
+
+fn record(args: &Args, redis: &mut RedisServer, is_frozen: bool) -> Record {
+    let producer = Producer::start(ProducerConfig::new(redis.url().parse().unwrap())).unwrap();
+    let call = |row| producer.record(row).unwrap();
+    paced(args.rate, WARM_UP, call);
+    if is_frozen {
+        redis.pause().unwrap();
+    }
+    let calls = paced(args.rate, args.seconds, call);
+    let allocations = allocations(args.rate, call);
+    if is_frozen {
+        redis.resume().unwrap();
+    }
+    let stats = producer.close(Duration::from_secs(30)).unwrap();
+    assert!(stats.rows().balances(), "{stats:?}");
+    Record { calls, allocations }
+}
+
+/// Who empties the channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    /// Waits for each row.
+    Waits,
+    /// Looks as often as the producer's thread does.
+    Looks,
+}
+
+impl Receiver {
+    fn run(self, rows: &mpsc::Receiver<Detection>) {
+        match self {
+            Self::Waits => rows.iter().for_each(drop),
+            Self::Looks => {
+                let mut pace = Pace::per_second(50);
+                loop {
+                    pace.wait();
+                    let left = loop {
+                        match rows.try_recv() {
+                            Ok(row) => drop(row),
+                            Err(why) => break why,
+                        }
+                    };
+                    if left == mpsc::TryRecvError::Disconnected {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn channel(args: &Args, receiver: Receiver) -> (Latencies, f64) {
+    let (sender, rows) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || receiver.run(&rows));
+        let call = |row| {
+            sender.send(row).unwrap();
+            Recorded::Accepted
+        };
+        paced(args.rate, WARM_UP, call);
+        let calls = paced(args.rate, args.seconds, call);
+        let allocations = allocations(args.rate, call);
+        drop(sender);
+        (calls.kept, allocations)
+    })
+}
+
+/// Two looks at the clock, one after the other: what is in every call beside the call.
+fn clock() -> Latencies {
+    let mut looks = Latencies::with_capacity(1_000_000);
+    for _ in 0..1_000_000 {
+        let called = Instant::now();
+        looks.push(called.elapsed());
+    }
+    looks
+}
+
+/// A quantile of each run.
+#[derive(Clone, Default)]
+struct Quantiles([Samples; QUANTILES.len()]);
+
+impl Quantiles {
+    fn push(&mut self, mut calls: Latencies) {
+        if calls.is_empty() {
+            return;
+        }
+        for (samples, (per_mille, ..)) in self.0.iter_mut().zip(QUANTILES) {
+            samples.push(calls.at_per_mille(per_mille).as_secs_f64() * 1e6);
+        }
+    }
+}
+
+/// All runs.
+#[derive(Default)]
+struct Runs {
+    running: Quantiles,
+    frozen: Quantiles,
+    full: Quantiles,
+    channel_waits: Quantiles,
+    channel_looks: Quantiles,
+    clock: Quantiles,
+    allocations: Samples,
+    allocations_frozen: Samples,
+    allocations_channel: Samples,
+}
+
+impl Runs {
+    fn one(&mut self, args: &Args, redis: &mut RedisServer, nth: usize) {
+        match nth {
+            0 => {
+                let record = record(args, redis, false);
+                assert!(record.calls.dropped.is_empty(), "Redis runs");
+                self.running.push(record.calls.kept);
+                self.allocations.push(record.allocations);
+            }
+            1 => {
+                let record = record(args, redis, true);
+                self.frozen.push(record.calls.kept);
+                self.full.push(record.calls.dropped);
+                self.allocations_frozen.push(record.allocations);
+            }
+            2 => {
+                let (calls, allocations) = channel(args, Receiver::Waits);
+                self.channel_waits.push(calls);
+                self.allocations_channel.push(allocations);
+            }
+            3 => self.channel_looks.push(channel(args, Receiver::Looks).0),
+            _ => self.clock.push(clock()),
+        }
+    }
+
+    fn report(self, report: &mut Report) {
+        let waits = ("channel", self.channel_waits);
+        let looks = ("channel, emptied every 20 ms", self.channel_looks);
+        let rows = [
+            ("record(), Redis running", &self.running, Some(&waits), true),
+            (
+                "record(), Redis running",
+                &self.running,
+                Some(&looks),
+                false,
+            ),
+            (
+                "record(), Redis frozen, kept",
+                &self.frozen,
+                Some(&waits),
+                true,
+            ),
+            (
+                "record(), Redis frozen, no room",
+                &self.full,
+                Some(&waits),
+                true,
+            ),
+            (
+                "the clock, which is in all of them",
+                &self.clock,
+                None,
+                false,
+            ),
+        ];
+        for (what, ours, beside, has_target) in rows {
+            for (n, (_, quantile, target)) in QUANTILES.into_iter().enumerate() {
+                if ours.0[n].is_empty() {
+                    continue;
+                }
+                report.push(Figure {
+                    what: format!("{what}, {quantile}"),
+                    unit: "µs",
+                    ours: ours.0[n].clone(),
+                    beside: beside.map(|(who, theirs)| ((*who).to_owned(), theirs.0[n].clone())),
+                    target: if has_target { target } else { Target::None },
+                });
+            }
+        }
+        for (what, ours) in [
+            (
+                "allocations in a million calls, Redis running",
+                self.allocations,
+            ),
+            (
+                "allocations in a million calls, Redis frozen",
+                self.allocations_frozen,
+            ),
+        ] {
+            report.push(Figure {
+                what: what.to_owned(),
+                unit: "",
+                ours,
+                beside: Some(("channel".to_owned(), self.allocations_channel.clone())),
+                target: Target::AtMost(0.0),
+            });
+        }
+    }
 }
 
 fn main() {
@@ -196,91 +336,24 @@ fn main() {
         return;
     }
     let mut redis = RedisServer::start(RedisOptions::default()).unwrap();
-    let mut sides = Sides::default();
-    for _ in 0..args.repetitions {
-        let making = calls(&args, || |row| drop(black_box(row)));
-        let (up, peak_mib) = record(&args, &redis);
-        redis.pause().unwrap();
-        let (frozen, _) = record(&args, &redis);
-        redis.resume().unwrap();
-        let channel = send(&args);
-        for (nth, calls) in [&up, &frozen, &channel].into_iter().enumerate() {
-            sides.p50[nth].push(calls.at(0.5));
-            sides.p99[nth].push(calls.at(0.99));
-            sides.p99_9[nth].push(calls.at(0.999));
-        }
-        for (nth, calls) in [&up, &frozen].into_iter().enumerate() {
-            sides.allocations[nth].push(calls.allocations as f64 / calls.nanos.len() as f64);
-        }
-        sides.making.push(making.cpu_us_per_row());
-        sides
-            .cpu
-            .push(up.cpu_us_per_row() - making.cpu_us_per_row());
-        sides.peak_mib.push(peak_mib);
-    }
-    println!("{}", report(&args, &redis, sides).render(args.json));
-}
-
-fn report(args: &Args, redis: &RedisServer, sides: Sides) -> Report {
-    let setup = format!(
-        "{THREADS} threads, {} rows/s in frames every {} ms, {} s a run, {} a call for the clock; median \
-         of {} (min … max)",
-        args.rate,
-        FRAME.as_millis(),
-        args.seconds,
-        format_args!("{} ns", clock_nanos()),
-        args.repetitions
-    );
-    let mut report = Report::new("record", setup, vec![redis.version_line().to_owned()]);
-    let percentiles = [
-        ("p50", sides.p50, Target::None),
-        ("p99", sides.p99, Target::AtMost(1.0)),
-        ("p99.9", sides.p99_9, Target::AtMost(5.0)),
-    ];
-    for (name, [up, frozen, channel], target) in percentiles {
-        for (redis, ours) in [("up", up), ("frozen", frozen)] {
-            report.push(Figure {
-                what: format!("record() {name}, Redis {redis}"),
-                unit: "µs",
-                ours,
-                beside: Some(("std channel".to_owned(), channel.clone())),
-                target,
-            });
+    let mut report = Report::new(
+        "record",
+        format!(
+            "{THREADS} threads, one row at a time, {} a second each, for {} s; median of {} (min … max)",
+            args.rate / THREADS,
+            args.seconds,
+            args.repetitions
+        ),
+        None,
+    )
+    .on(redis.version_line());
+    let mut runs = Runs::default();
+    for repetition in 0..args.repetitions {
+        // Who begins changes, should the one who follows have it easier.
+        for nth in 0..5 {
+            runs.one(&args, &mut redis, (repetition + nth) % 5);
         }
     }
-    let [up, frozen] = sides.allocations;
-    for (redis, ours) in [("up", up), ("frozen", frozen)] {
-        report.push(Figure {
-            what: format!("allocations a call, Redis {redis}"),
-            unit: "",
-            ours,
-            beside: None,
-            target: Target::None,
-        });
-    }
-    report.push(Figure {
-        what: "producer's processor time a row".to_owned(),
-        unit: "µs",
-        ours: sides.cpu,
-        beside: Some(("making the row".to_owned(), sides.making)),
-        target: Target::AtMost(0.4),
-    });
-    report.push(Figure {
-        what: "process's peak memory, Redis up".to_owned(),
-        unit: "MiB",
-        ours: sides.peak_mib,
-        beside: None,
-        target: Target::AtMost(48.0),
-    });
-    report
-}
-
-/// What two readings of the clock add to a call.
-fn clock_nanos() -> u128 {
-    const N: u32 = 100_000;
-    let began = Instant::now();
-    for _ in 0..N {
-        black_box(Instant::now());
-    }
-    began.elapsed().as_nanos() / u128::from(N)
+    runs.report(&mut report);
+    println!("{}", report.render(args.json));
 }
