@@ -102,7 +102,7 @@ async fn main() {
             Rows::CAMERAS,
             args.repetitions
         ),
-        servers.versions(),
+        Some(&servers),
     );
     for connections in CONNECTIONS {
         let (mut drains, mut copies) = (Samples::new(), Samples::new());

@@ -3,6 +3,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::Samples;
+use crate::benching::BenchServers;
 
 /// What a figure is held against.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +130,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report without figures; `servers` are what they say of their versions.
+    /// A report without figures.
     #[must_use]
-    pub fn new(name: &'static str, setup: String, servers: Vec<String>) -> Self {
+    pub fn new(name: &'static str, setup: String, servers: Option<&BenchServers>) -> Self {
+        let servers = servers.map_or_else(Vec::new, |servers| {
+            vec![
+                servers.redis.version_line().to_owned(),
+                servers.postgres.version_line().to_owned(),
+            ]
+        });
         Self {
             name,
             setup,

@@ -104,15 +104,6 @@ impl BenchServers {
         servers
     }
 
-    /// What they say of their versions.
-    #[must_use]
-    pub fn versions(&self) -> Vec<String> {
-        vec![
-            self.redis.version_line().to_owned(),
-            self.postgres.version_line().to_owned(),
-        ]
-    }
-
     /// Where Redis is.
     #[must_use]
     pub fn redis_url(&self) -> RedisUrl {
