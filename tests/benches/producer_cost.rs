@@ -111,7 +111,7 @@ fn produce(args: &Args, url: &str) -> Value {
     let mut taken = Vec::new();
     let empty = Loop::run(args, args.seconds, |rows| {
         taken.clear();
-        taken.extend(rows.drain(..));
+        taken.append(rows);
     });
     let kib_before = Usage::of_this_process().peak_kib;
     let producer = Producer::start(ProducerConfig {
