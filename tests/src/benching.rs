@@ -1,16 +1,20 @@
 //! What the benchmarks share: servers at their default settings, a filled stream, a steady pace, how long calls took,
 //! what a process used, and figures with both sides, their spread and the target that they are held against.
 
+mod history;
 mod latencies;
 mod pace;
 mod report;
 mod samples;
 mod servers;
 mod usage;
+mod worker_process;
 
+pub use history::{Burst, History, bytes_of, settle};
 pub use latencies::Latencies;
 pub use pace::Pace;
 pub use report::{Figure, Report, Target};
 pub use samples::Samples;
 pub use servers::{BenchServers, Rows};
 pub use usage::{CpuTime, Usage};
+pub use worker_process::{Drained, WorkerProcess};

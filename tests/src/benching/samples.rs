@@ -29,6 +29,19 @@ impl Samples {
         f64::midpoint(self.0[(self.0.len() - 1) / 2], self.0[self.0.len() / 2])
     }
 
+    /// The one that so great a share of them does not exceed.
+    #[must_use]
+    pub fn at(&self, share: f64) -> f64 {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "of small numbers, between 0 and the last"
+        )]
+        let at = ((self.0.len() - 1) as f64 * share).ceil() as usize;
+        self.0[at]
+    }
+
     /// The smallest.
     #[must_use]
     pub fn min(&self) -> f64 {

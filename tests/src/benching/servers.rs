@@ -1,11 +1,18 @@
+use std::num::NonZeroU16;
+
 use bytes::Bytes;
-use passerby_consumer::store::{CopyBuffer, DatabaseUrl, Store};
+use passerby_consumer::{
+    batch::{Batch, BatchBuilder},
+    store::{CopyBuffer, DatabaseUrl, Store},
+};
 use passerby_servers::{PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 use passerby_shared::{
-    Detection, IdempotencyKey, KeyPrefix, StreamKey,
+    Detection, Gender, IdempotencyKey, KeyPrefix, StreamKey,
     redis_connection::{RedisTimeouts, RedisUrl, connect},
     wire,
 };
+use redis::{Pipeline, ToRedisArgs};
+use serde::Serialize;
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::realistic_detections;
@@ -53,6 +60,20 @@ impl Rows {
             first,
             i64::try_from(self.per_entry).unwrap(),
         )
+    }
+
+    /// All of them in batches, as a worker would have read them.
+    pub fn batches(self, rows_per_batch: usize) -> impl Iterator<Item = Batch> {
+        let entries_per_batch = (rows_per_batch / self.per_entry).max(1);
+        (0..self.entries)
+            .step_by(entries_per_batch)
+            .map(move |first| {
+                let mut batch = BatchBuilder::default();
+                for n in first..self.entries.min(first + entries_per_batch) {
+                    batch.push_entry(IdempotencyKey::generate(), &self.of_entry(n));
+                }
+                batch.build()
+            })
     }
 
     /// All of them in batches, encoded for COPY.
@@ -113,7 +134,23 @@ impl BenchServers {
     /// Where the tables are.
     #[must_use]
     pub fn database_url(&self) -> DatabaseUrl {
-        self.postgres.url("postgres").parse().unwrap()
+        self.database_url_of("postgres")
+    }
+
+    /// Where those of another database are.
+    #[must_use]
+    pub fn database_url_of(&self, database: &str) -> DatabaseUrl {
+        self.postgres.url(database).parse().unwrap()
+    }
+
+    /// Makes another database with the same tables on the same server.
+    pub async fn create_database(&self, database: &str) {
+        let sql = format!("CREATE DATABASE {database}");
+        self.client().await.batch_execute(&sql).await.unwrap();
+        let mut store = Store::connect(&self.database_url_of(database))
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
     }
 
     /// The first shard of the default prefix.
@@ -124,7 +161,12 @@ impl BenchServers {
 
     /// A connection to Postgres of one's own.
     pub async fn client(&self) -> Client {
-        let (client, connection) = tokio_postgres::connect(&self.postgres.url("postgres"), NoTls)
+        self.client_of("postgres").await
+    }
+
+    /// The same, to another database.
+    pub async fn client_of(&self, database: &str) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.postgres.url(database), NoTls)
             .await
             .unwrap();
         // It ends with the client.
@@ -153,35 +195,113 @@ impl BenchServers {
 
     /// Fills the first shard anew, as a producer would; returns the bytes that Redis needs for it.
     pub async fn fill(&self, rows: Rows) -> u64 {
+        self.fill_shards(rows, 1).await
+    }
+
+    /// Fills so many shards anew, their entries in turns.
+    pub async fn fill_shards(&self, rows: Rows, shards: u16) -> u64 {
+        let streams = KeyPrefix::default().streams(NonZeroU16::new(shards).unwrap());
+        self.fill_streams(rows, &streams, |pipe, stream, detections| {
+            let mut payload = Vec::new();
+            wire::encode_detections(detections, &mut payload);
+            pipe.cmd("XADD")
+                .arg(stream)
+                .arg(&["*", "v", "1", "k", "d", "i"])
+                .arg(IdempotencyKey::generate().as_bytes())
+                .arg("p")
+                .arg(payload)
+                .ignore();
+        })
+        .await
+    }
+
+    /// Fills a stream anew with the same rows in the same entries, but each an array of maps, as most
+    /// programs write MessagePack; returns the bytes that Redis needs for it.
+    pub async fn fill_with_maps(&self, rows: Rows, stream: &str) -> u64 {
+        self.fill_streams(rows, &[stream], |pipe, stream, detections| {
+            let maps: Vec<_> = detections.iter().map(Map::from).collect();
+            pipe.cmd("XADD")
+                .arg(stream)
+                .arg(&["*", "p"])
+                .arg(rmp_serde::to_vec_named(&maps).unwrap())
+                .ignore();
+        })
+        .await
+    }
+
+    async fn fill_streams<S: ToRedisArgs>(
+        &self,
+        rows: Rows,
+        streams: &[S],
+        add: impl Fn(&mut Pipeline, &S, &[Detection]),
+    ) -> u64 {
         let mut redis = connect(&self.redis_url(), RedisTimeouts::default())
             .await
             .unwrap();
-        let stream = Self::stream();
-        let _: () = redis::cmd("DEL")
-            .arg(&stream)
-            .query_async(&mut redis)
-            .await
-            .unwrap();
-        for first in (0..rows.entries).step_by(100) {
-            let mut pipe = redis::pipe();
-            for n in first..rows.entries.min(first + 100) {
-                let mut payload = Vec::new();
-                wire::encode_detections(&rows.of_entry(n), &mut payload);
-                pipe.cmd("XADD")
-                    .arg(&stream)
-                    .arg(&["*", "v", "1", "k", "d", "i"])
-                    .arg(IdempotencyKey::generate().as_bytes())
-                    .arg("p")
-                    .arg(payload)
-                    .ignore();
-            }
-            let _: () = pipe.query_async(&mut redis).await.unwrap();
+        let mut pipe = redis::pipe();
+        for stream in streams {
+            pipe.del(stream).ignore();
         }
-        redis::cmd("MEMORY")
-            .arg("USAGE")
-            .arg(&stream)
-            .query_async(&mut redis)
-            .await
-            .unwrap()
+        for n in 0..rows.entries {
+            add(&mut pipe, &streams[n % streams.len()], &rows.of_entry(n));
+            if pipe.len() == 100 {
+                let _: () = pipe.query_async(&mut redis).await.unwrap();
+                pipe.clear();
+            }
+        }
+        let _: () = pipe.query_async(&mut redis).await.unwrap();
+        let mut bytes = 0;
+        for stream in streams {
+            let used: Option<u64> = redis::cmd("MEMORY")
+                .arg("USAGE")
+                .arg(stream)
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            bytes += used.unwrap_or(0);
+        }
+        bytes
+    }
+}
+
+/// A detection as a map of its fields, numbers as Python has them.
+#[derive(Serialize)]
+struct Map<'a> {
+    timestamp: i64,
+    session_id: &'a str,
+    camera_id: &'a str,
+    channel_id: i32,
+    detection_id: i64,
+    track_id: Option<i64>,
+    confidence: Option<f64>,
+    bbox_x: f64,
+    bbox_y: f64,
+    bbox_width: f64,
+    bbox_height: f64,
+    gender: Option<&'static str>,
+    gender_confidence: Option<f64>,
+    frame_number: i64,
+    degraded: bool,
+}
+
+impl<'a> From<&'a Detection> for Map<'a> {
+    fn from(d: &'a Detection) -> Self {
+        Self {
+            timestamp: d.timestamp.timestamp_micros(),
+            session_id: &d.session_id,
+            camera_id: &d.camera_id,
+            channel_id: d.channel_id,
+            detection_id: d.detection_id,
+            track_id: d.track_id,
+            confidence: d.confidence.map(f64::from),
+            bbox_x: d.bbox_x.into(),
+            bbox_y: d.bbox_y.into(),
+            bbox_width: d.bbox_width.into(),
+            bbox_height: d.bbox_height.into(),
+            gender: d.gender.map(Gender::as_str),
+            gender_confidence: d.gender_confidence.map(f64::from),
+            frame_number: d.frame_number,
+            degraded: d.degraded,
+        }
     }
 }
