@@ -25,6 +25,7 @@
 
 use std::{
     env,
+    hint::black_box,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -111,7 +112,9 @@ fn produce(args: &Args, url: &str) -> Value {
     let mut taken = Vec::new();
     let empty = Loop::run(args, args.seconds, |rows| {
         taken.clear();
-        taken.append(rows);
+        for row in rows.drain(..) {
+            taken.push(black_box(row));
+        }
     });
     let kib_before = Usage::of_this_process().peak_kib;
     let producer = Producer::start(ProducerConfig {

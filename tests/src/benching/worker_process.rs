@@ -57,7 +57,7 @@ impl WorkerProcess {
         let usage = loop {
             let usage = Usage::of(pid);
             // What has ended has no memory; what it used is told until somebody waits for it.
-            if usage.peak_kib == 0 && peak_kib > 0 {
+            if usage.peak_kib == 0 {
                 break Usage { peak_kib, ..usage };
             }
             peak_kib = usage.peak_kib;
