@@ -47,6 +47,9 @@ ORDER BY session_id";
 const UNSUMMARIZED: &str =
     "SELECT FROM sessions WHERE ended_at IS NOT NULL AND people IS NULL LIMIT 1";
 
+/// As long as a worker's mark on a session that it counts is believed.
+const STALE_MARK: Duration = Duration::from_secs(120);
+
 const POLL: Duration = Duration::from_millis(25);
 /// Nothing comes late any more after the stream was found empty so often in a row.
 const N_LOOKS: usize = 4;
@@ -162,8 +165,9 @@ impl Run {
     /// Waits for the summaries of all sessions that ended; says which is missing or wrong.
     pub(crate) async fn check_summaries(&self) -> Vec<String> {
         let client = self.world.client().await;
-        // Counting all rows takes longer than making the last summaries: wait for these first.
-        let deadline = Instant::now() + self.drain_limit;
+        // Counting all rows takes longer than making the last summaries: wait for these first. That of a
+        // worker which died of it, or lost its connection, is made by another when its mark is stale.
+        let deadline = Instant::now() + self.drain_limit + STALE_MARK;
         while !client.query(UNSUMMARIZED, &[]).await.unwrap().is_empty()
             && Instant::now() < deadline
         {
