@@ -54,18 +54,18 @@ pub(crate) struct Batcher {
     saturation: Saturation,
 }
 
-/// An entry's rows, collected.
-struct Open {
+/// An entry's rows, collected where they lie.
+struct Open<'a> {
     shard: u16,
-    rows: Rows,
+    rows: Rows<'a>,
     n_rows: usize,
     n_bytes: usize,
 }
 
-enum Rows {
-    Detections(Vec<Detection>),
-    Tracks(Vec<Track>),
-    Sessions(Vec<Session>),
+enum Rows<'a> {
+    Detections(Vec<&'a Detection>),
+    Tracks(Vec<&'a Track>),
+    Sessions(Vec<&'a Session>),
 }
 
 impl Batcher {
@@ -80,24 +80,29 @@ impl Batcher {
     }
 
     /// Makes entries of rows. The entries of a shard are in the order of their first rows.
-    pub(crate) fn batch(&self, rows: impl Iterator<Item = Row>) -> Vec<Entry> {
-        let mut entries: Vec<Open> = Vec::new();
+    pub(crate) fn batch<'a>(&self, rows: impl Iterator<Item = &'a mut Row>) -> Vec<Entry> {
+        let mut entries: Vec<Open<'_>> = Vec::new();
         let mut filling: HashMap<(u16, Kind), usize> = HashMap::new();
-        for mut row in rows {
+        let mut last = None;
+        for row in rows {
             // The buffer has charged the whole row, and is told so when it is published.
             let (kind, n_bytes) = (row.kind(), row.n_bytes());
-            self.saturation.degrade(&mut row);
+            self.saturation.degrade(row);
             let shard = shard_of(row.shard_id(), self.shards);
-            let open = filling
-                .get(&(shard, kind))
-                .copied()
-                .filter(|&at| self.fits(&entries[at], n_bytes));
-            let at = open.unwrap_or_else(|| {
-                filling.insert((shard, kind), entries.len());
-                entries.push(Open::new(shard, kind));
-                entries.len() - 1
-            });
+            // Rows of one shard and kind mostly follow one another, which spares the hash.
+            let open = match last {
+                Some((last, at)) if last == (shard, kind) => Some(at),
+                _ => filling.get(&(shard, kind)).copied(),
+            };
+            let at = open
+                .filter(|&at| self.fits(&entries[at], n_bytes))
+                .unwrap_or_else(|| {
+                    filling.insert((shard, kind), entries.len());
+                    entries.push(Open::new(shard, kind));
+                    entries.len() - 1
+                });
             entries[at].push(row, n_bytes);
+            last = Some(((shard, kind), at));
         }
         entries
             .into_iter()
@@ -105,12 +110,12 @@ impl Batcher {
             .collect()
     }
 
-    fn fits(&self, open: &Open, n_bytes: usize) -> bool {
+    fn fits(&self, open: &Open<'_>, n_bytes: usize) -> bool {
         open.n_rows < self.max_rows && open.n_bytes.saturating_add(n_bytes) <= self.max_bytes
     }
 }
 
-impl Open {
+impl<'a> Open<'a> {
     fn new(shard: u16, kind: Kind) -> Self {
         Self {
             shard,
@@ -124,7 +129,7 @@ impl Open {
         }
     }
 
-    fn push(&mut self, row: Row, n_bytes: usize) {
+    fn push(&mut self, row: &'a Row, n_bytes: usize) {
         match (&mut self.rows, row) {
             (Rows::Detections(rows), Row::Detection(row)) => rows.push(row),
             (Rows::Tracks(rows), Row::Track(row)) => rows.push(row),
@@ -169,7 +174,7 @@ impl Open {
 }
 
 /// The last `n` detections of each camera: a longer list would be cut to that anyway.
-fn recent_detections(rows: &[Detection], n: usize) -> Vec<RecentDetections> {
+fn recent_detections(rows: &[&Detection], n: usize) -> Vec<RecentDetections> {
     let mut by_camera: HashMap<&str, Vec<Vec<u8>>> = HashMap::new();
     for detection in rows.iter().rev() {
         let detections = by_camera.entry(&detection.camera_id).or_default();
@@ -202,7 +207,8 @@ mod tests {
     fn batch(change: impl FnOnce(&mut ProducerConfig), rows: Vec<Row>) -> Vec<Entry> {
         let mut config = config();
         change(&mut config);
-        Batcher::new(&config, Saturation::default()).batch(rows.into_iter())
+        let mut rows = rows;
+        Batcher::new(&config, Saturation::default()).batch(rows.iter_mut())
     }
 
     fn detection_ids(entry: &Entry) -> Vec<i64> {

@@ -1,14 +1,20 @@
 //! The rows that wait, oldest first, in blocks of fixed size.
 //!
 //! A block is taken out whole and comes back empty, so neither recording nor taking copies rows, and
-//! once the pipeline has found its pace nothing is allocated.
+//! once the pipeline has found its pace nothing is allocated. Where rows pile up, the background thread
+//! makes blocks ahead of them, so that `record()` need not.
 
 use std::collections::VecDeque;
+
+use passerby_shared::Session;
 
 use crate::row::Row;
 
 /// Most rows in a block: about 100 KiB, which one allocation in a `record()` may cost.
 const MAX_BLOCK_ROWS: usize = 1024;
+
+/// Empty blocks that are kept ahead while rows pile up.
+const AHEAD: usize = 4;
 
 /// Some of the rows that wait.
 #[derive(Debug, Default)]
@@ -18,10 +24,39 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// An empty block whose memory the system has already provided: a row that is the first in a page would
+    /// wait for that.
+    pub(crate) fn ready(n_rows: usize) -> Self {
+        let nothing = || {
+            Row::Session(Session {
+                session_id: String::new(),
+                started_at: None,
+                ended_at: None,
+                source: None,
+            })
+        };
+        let mut rows = VecDeque::with_capacity(n_rows);
+        rows.resize_with(n_rows, nothing);
+        rows.clear();
+        Self { rows, n_bytes: 0 }
+    }
+
+    /// The rows, oldest first.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.rows.iter_mut()
+    }
+
     /// Takes the rows out, oldest first.
+    #[cfg(test)]
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Row> {
         self.n_bytes = 0;
         self.rows.drain(..)
+    }
+
+    /// Drops the rows and keeps their memory.
+    pub(crate) fn clear(&mut self) {
+        self.rows.clear();
+        self.n_bytes = 0;
     }
 }
 
@@ -39,10 +74,12 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// Blocks of which whole ones make up an entry of at most `max_rows` rows and `max_bytes` bytes.
     pub(crate) fn new(max_rows: usize, max_bytes: usize) -> Self {
+        let block_rows = max_rows / max_rows.div_ceil(MAX_BLOCK_ROWS);
         Self {
             queue: VecDeque::new(),
-            spare: Vec::new(),
-            block_rows: max_rows / max_rows.div_ceil(MAX_BLOCK_ROWS),
+            // One that fills while the other is sent.
+            spare: vec![Block::ready(block_rows), Block::ready(block_rows)],
+            block_rows,
             block_bytes: max_bytes,
             n_rows: 0,
             n_bytes: 0,
@@ -114,6 +151,17 @@ impl Blocks {
         self.spare.truncate(keep);
     }
 
+    /// How large a block is to be made ahead, with room for so many more rows; `None` when there are enough.
+    pub(crate) fn wants_block(&self, room_rows: usize) -> Option<usize> {
+        let wanted = room_rows.div_ceil(self.block_rows).min(AHEAD);
+        (self.spare.len() < wanted).then_some(self.block_rows)
+    }
+
+    /// Takes a block that was made ahead.
+    pub(crate) fn add(&mut self, block: Block) {
+        self.spare.push(block);
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
@@ -151,6 +199,22 @@ mod tests {
         assert_eq!(ids, (0..20).collect::<Vec<_>>());
         blocks.recycle(taken);
         assert_eq!(blocks.spare.len(), 2);
+    }
+
+    #[test]
+    fn blocks_are_made_ahead_as_long_as_rows_may_come() {
+        let mut blocks = Blocks::new(10, 1 << 20);
+        let mut n_made = 0;
+        while let Some(n_rows) = blocks.wants_block(100) {
+            blocks.add(Block::ready(n_rows));
+            n_made += 1;
+        }
+        assert_eq!((n_made, blocks.spare.len()), (2, AHEAD));
+        for id in 0..15 {
+            push(&mut blocks, Row::Detection(detection("c", id)));
+        }
+        assert_eq!(blocks.wants_block(85), Some(10));
+        assert_eq!(blocks.wants_block(15), None);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Buffer {
     next_seq: u64,
     /// When the first of the rows that wait came into an empty buffer.
     waiting_since: Option<Instant>,
+    /// When the flusher looks without being woken.
+    looks: Looks,
     /// Rows below this number are to be sent without delay.
     flush_below: u64,
     /// Grows whenever rows settle or the producer closes: what callers wait for.
@@ -62,6 +64,20 @@ struct Limits {
     flight_bytes: usize,
     /// 0 without a spool.
     spool_bytes: u64,
+}
+
+/// When the flusher looks for rows that are due.
+///
+/// Waking it costs whoever records a row a system call, as long as recording a hundred others. So as long
+/// as rows keep coming it looks by itself, each `max_delay`, and only sleeps when it has found none in one.
+#[derive(Debug, Clone, Copy)]
+enum Looks {
+    /// Not before it is woken.
+    Woken,
+    /// Once more at a time, though there were no rows when it looked.
+    At(Instant),
+    /// When it is done with those that it sends.
+    Next,
 }
 
 /// The rows that were taken out and are not yet published.
@@ -145,6 +161,7 @@ impl Buffer {
             flight: Flight::default(),
             next_seq: 0,
             waiting_since: None,
+            looks: Looks::Woken,
             flush_below: 0,
             n_changes: 0,
             closed: false,
@@ -237,7 +254,8 @@ impl Buffer {
         let rows = self.stats.kind_mut(kind);
         rows.accepted += 1;
         rows.buffered += 1;
-        was_empty || (!was_full && self.is_full_for_flush())
+        let is_asleep = matches!(self.looks, Looks::Woken);
+        (was_empty && is_asleep) || (!was_full && self.is_full_for_flush())
     }
 
     fn drop_oldest(&mut self) {
@@ -265,15 +283,39 @@ impl Buffer {
             || self.blocks.n_bytes() >= self.limits.flush_bytes
     }
 
-    pub(crate) fn due(&self) -> Due {
+    /// When rows are to be sent: the flusher asks again at the time that it is told, and when it is woken.
+    pub(crate) fn due(&mut self) -> Due {
+        let now = Instant::now();
         if self.blocks.n_rows() == 0 {
-            return if self.closed { Due::Never } else { Due::Later };
+            return match self.looks {
+                _ if self.closed => Due::Never,
+                Looks::Next => {
+                    let at = now + self.limits.max_delay;
+                    self.looks = Looks::At(at);
+                    Due::At(at)
+                }
+                Looks::At(at) if at > now => Due::At(at),
+                Looks::At(_) | Looks::Woken => {
+                    self.looks = Looks::Woken;
+                    Due::Later
+                }
+            };
         }
         if self.closed || self.is_full_for_flush() || self.front_seq() < self.flush_below {
             return Due::Now;
         }
-        self.waiting_since
-            .map_or(Due::Now, |since| Due::At(since + self.limits.max_delay))
+        let latest = self
+            .waiting_since
+            .map(|since| since + self.limits.max_delay);
+        let at = match self.looks {
+            // Before the first row has waited for long: nobody was woken for it.
+            Looks::At(at) => latest.map(|latest| at.min(latest)),
+            Looks::Woken | Looks::Next => latest,
+        };
+        match at.filter(|at| *at > now) {
+            Some(at) => Due::At(at),
+            None => Due::Now,
+        }
     }
 
     /// Takes out the oldest rows, to be sent together. Nothing is in flight when this is called.
@@ -287,6 +329,7 @@ impl Buffer {
             n_rows,
             n_bytes,
         };
+        self.looks = Looks::Next;
         // What stays behind keeps the time: it is due at once if it has waited long enough.
         blocks
     }
@@ -294,6 +337,18 @@ impl Buffer {
     /// Takes emptied blocks back.
     pub(crate) fn recycle(&mut self, emptied: Vec<Block>) {
         self.blocks.recycle(emptied);
+    }
+
+    /// How large a block is to be made ahead, if one is.
+    pub(crate) fn wants_block(&self) -> Option<usize> {
+        let n_rows = self.blocks.n_rows() + self.flight.n_rows;
+        let room_rows = self.limits.buffer_rows.saturating_sub(n_rows);
+        self.blocks.wants_block(room_rows)
+    }
+
+    /// Takes a block that was made ahead.
+    pub(crate) fn add_block(&mut self, block: Block) {
+        self.blocks.add(block);
     }
 
     /// Books the rows of an entry as published.

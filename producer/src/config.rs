@@ -31,16 +31,16 @@ pub struct ProducerConfig {
     pub key_prefix: KeyPrefix,
     /// How many streams there are; must be the workers' number.
     pub shards: NonZeroU16,
-    /// Rows are flushed when so many are buffered, and no entry holds more: 500.
+    /// Rows are flushed when so many are buffered, and no entry holds more: 1000.
     pub max_rows: NonZeroUsize,
     /// Rows are flushed when they take so many bytes, and no entry holds more unless a single row
     /// does: 256 KiB, at most [`MAX_ENTRY_BYTES`].
     pub max_bytes: NonZeroUsize,
-    /// Rows are flushed when the first of them has waited so long: 20 ms.
+    /// Rows are flushed when the first of them has waited so long: 10 ms.
     ///
-    /// Half a frame at 25 frames a second: the rows of a frame, and of all cameras that deliver one
-    /// in that time, share an entry. An entry costs the store about as much as ten rows do, so a
-    /// shorter delay is paid for there; a longer one makes every row visible later.
+    /// The rows of a frame, and of all cameras that deliver one in that time, share an entry. An entry
+    /// costs the store about as much as ten rows do, so a shorter delay is paid for there; a longer one
+    /// makes every row visible later.
     pub max_delay: Duration,
     /// Most rows in memory, those being sent included: 100 000, at least twice `max_rows`.
     pub buffer_rows: NonZeroUsize,
@@ -81,9 +81,9 @@ impl ProducerConfig {
             redis_timeouts: RedisTimeouts::default(),
             key_prefix: KeyPrefix::default(),
             shards: NonZeroU16::MIN,
-            max_rows: size(500),
+            max_rows: size(1000),
             max_bytes: size(256 << 10),
-            max_delay: Duration::from_millis(20),
+            max_delay: Duration::from_millis(10),
             buffer_rows: size(100_000),
             buffer_bytes: size(64 << 20),
             overflow: Overflow::default(),
@@ -206,8 +206,8 @@ pub(crate) mod tests {
     fn an_error_names_the_fields_that_contradict_each_other() {
         check(|_| {}, "");
         check(
-            |c| c.buffer_rows = size(999),
-            "buffer_rows (999) must be at least twice max_rows (500)",
+            |c| c.buffer_rows = size(1999),
+            "buffer_rows (1999) must be at least twice max_rows (1000)",
         );
         check(
             |c| c.buffer_bytes = size(300 << 10),

@@ -99,7 +99,7 @@ async fn run(
         // All rows are published, or the disk failed and those that come are kept in memory.
     } else {
         tokio::select! {
-            () = publisher.warm_up() => {}
+            () = handover.making_room(publisher.warm_up()) => {}
             () = handover.closed() => {}
         }
     }
@@ -111,11 +111,11 @@ async fn run(
                 continue;
             }
         }
-        publisher.connected().await;
+        handover.making_room(publisher.connected()).await;
         let mut blocks = handover.buffer().take();
-        let entries = batcher.batch(blocks.iter_mut().flat_map(Block::drain));
-        handover.buffer().recycle(blocks);
-        publisher.publish(entries).await;
+        let entries = batcher.batch(blocks.iter_mut().flat_map(Block::rows_mut));
+        handover.recycle(blocks);
+        handover.making_room(publisher.publish(entries)).await;
     }
 }
 

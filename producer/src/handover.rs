@@ -4,21 +4,26 @@
 //! assignments and never across encoding, sending or waiting; that is why `record()` does not wait.
 
 use std::{
+    pin::pin,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
+    blocks::Block,
     buffer::{Answer, Buffer, Due, Offer, Synced},
     config::ProducerConfig,
     overflow::Overflow,
     row::Row,
 };
+
+/// How often blocks are made for rows that pile up: at 400,000 rows a second the last one is not yet full.
+const MAKE_ROOM_EVERY: Duration = Duration::from_millis(5);
 
 /// What became of a row that was offered.
 #[must_use = "a dropped row is lost"]
@@ -153,6 +158,13 @@ impl Handover {
         Ok(Recorded::Dropped)
     }
 
+    /// Drops rows that have become entries, and gives their blocks back.
+    pub(crate) fn recycle(&self, mut blocks: Vec<Block>) {
+        // Before the lock: each row has strings to free.
+        blocks.iter_mut().for_each(Block::clear);
+        self.buffer().recycle(blocks);
+    }
+
     /// Waits until rows are to be sent; `false` when there will never be any again.
     pub(crate) async fn due(&self) -> bool {
         loop {
@@ -162,10 +174,36 @@ impl Handover {
                 Due::Never => return false,
                 Due::Later => self.due.notified().await,
                 Due::At(at) => tokio::select! {
-                    () = sleep_until(at) => return true,
+                    () = sleep_until(at) => {}
                     () = self.due.notified() => {}
                 },
             }
+        }
+    }
+
+    /// Waits for what may take long, such as Redis, and meanwhile makes blocks for the rows that come.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `slow`.
+    pub(crate) async fn making_room<T>(&self, slow: impl Future<Output = T>) -> T {
+        let mut slow = pin!(slow);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut slow => return done,
+                () = sleep(MAKE_ROOM_EVERY) => self.make_room(),
+            }
+        }
+    }
+
+    fn make_room(&self) {
+        loop {
+            let wanted = self.buffer().wants_block();
+            let Some(n_rows) = wanted else { return };
+            // Made while nobody has to wait for it.
+            let block = Block::ready(n_rows);
+            self.buffer().add_block(block);
         }
     }
 
@@ -291,7 +329,7 @@ impl Handover {
         mut ready: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         loop {
-            let mut settled = std::pin::pin!(self.settled_async.notified());
+            let mut settled = pin!(self.settled_async.notified());
             // Listens before `ready` looks, so that no change is missed.
             settled.as_mut().enable();
             if let Some(value) = ready() {

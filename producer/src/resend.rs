@@ -178,9 +178,9 @@ mod tests {
     fn entry(id: i64) -> Entry {
         let mut config = config();
         config.max_rows = NonZeroUsize::MIN;
-        let rows = [Row::Detection(detection("c", id))];
+        let mut rows = [Row::Detection(detection("c", id))];
         Batcher::new(&config, crate::saturation::Saturation::default())
-            .batch(rows.into_iter())
+            .batch(rows.iter_mut())
             .remove(0)
     }
 

@@ -107,6 +107,9 @@ impl redis::ToSingleRedisArg for StreamKey {}
 ///
 /// All producers of an installation must agree on it: it keeps one camera's entries in order.
 pub fn shard_of(id: &str, shards: NonZeroU16) -> u16 {
+    if shards == NonZeroU16::MIN {
+        return 0; // as is any number modulo 1
+    }
     let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

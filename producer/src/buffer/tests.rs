@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tokio::time::advance;
 
 use super::*;
 use crate::{
@@ -6,8 +7,11 @@ use crate::{
     row::tests::{detection, session, track},
 };
 
+const MAX_DELAY: Duration = Duration::from_millis(20);
+
 fn buffer(overflow: Overflow, buffer_rows: usize) -> Buffer {
     let mut config = config();
+    config.max_delay = MAX_DELAY;
     config.max_rows = size(4);
     config.buffer_rows = size(buffer_rows);
     config.overflow = overflow;
@@ -99,12 +103,12 @@ fn rows_are_due_when_they_are_many_or_old_or_asked_for() {
     assert_eq!(buffer.due(), Due::Later);
     let before = Instant::now();
     let _ = offer(&mut buffer, 0);
-    assert!(matches!(buffer.due(), Due::At(at) if at >= before + Duration::from_millis(20)));
+    assert!(matches!(buffer.due(), Due::At(at) if at >= before + MAX_DELAY));
     buffer.flush();
     assert_eq!(buffer.due(), Due::Now);
     drop(buffer.take());
     publish(&mut buffer, 1);
-    assert_eq!(buffer.due(), Due::Later);
+    assert!(matches!(buffer.due(), Due::At(at) if at >= before + MAX_DELAY));
     for id in 1..5 {
         assert_ne!(buffer.due(), Due::Now);
         let _ = offer(&mut buffer, id);
@@ -117,21 +121,59 @@ fn rows_are_due_when_they_are_many_or_old_or_asked_for() {
     assert_eq!(offer(&mut buffer, 5), Answer::Closed);
 }
 
+/// Whether the row wakes the flusher.
+fn wakes(buffer: &mut Buffer, id: i64) -> bool {
+    match offer(buffer, id) {
+        Answer::Accepted { wake_flusher, .. } => wake_flusher,
+        answer => panic!("{answer:?}"),
+    }
+}
+
 #[test]
 fn only_the_first_row_and_the_one_that_fills_an_entry_wake_the_flusher() {
     let mut buffer = buffer(Overflow::DropNewest, 8);
-    let woken: Vec<bool> = (0..6)
-        .map(|id| {
-            matches!(
-                offer(&mut buffer, id),
-                Answer::Accepted {
-                    wake_flusher: true,
-                    ..
-                }
-            )
-        })
-        .collect();
+    assert_eq!(buffer.due(), Due::Later);
+    let woken: Vec<bool> = (0..6).map(|id| wakes(&mut buffer, id)).collect();
     assert_eq!(woken, [true, false, false, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_pipeline_finds_a_flusher_that_looks_by_itself() {
+    let mut buffer = buffer(Overflow::DropNewest, 800);
+    assert_eq!(buffer.due(), Due::Later);
+    let (mut woken, mut n_sent, mut looks) = (Vec::new(), Vec::new(), Due::Later);
+    // A row every 7 ms, for which two or three share an entry.
+    for id in 0..60 {
+        if wakes(&mut buffer, id) {
+            woken.push(id);
+            looks = buffer.due();
+        }
+        let until = Instant::now() + Duration::from_millis(7);
+        while let Due::At(at) = looks
+            && at <= until
+        {
+            advance(at - Instant::now()).await;
+            looks = buffer.due();
+            if looks == Due::Now {
+                let n_rows = ids(buffer.take()).len();
+                n_sent.push(n_rows);
+                publish(&mut buffer, n_rows);
+                looks = buffer.due();
+            }
+        }
+        advance(until - Instant::now()).await;
+    }
+    assert_eq!(woken, [0]);
+    assert!(n_sent.iter().all(|n| (2..=3).contains(n)), "{n_sent:?}");
+
+    // When no rows come any more, it looks once more and sleeps.
+    advance(MAX_DELAY).await;
+    let n_rows = ids(buffer.take()).len();
+    publish(&mut buffer, n_rows);
+    assert!(matches!(buffer.due(), Due::At(_)));
+    advance(MAX_DELAY).await;
+    assert_eq!(buffer.due(), Due::Later);
+    assert!(wakes(&mut buffer, 60));
 }
 
 #[test]
@@ -262,9 +304,9 @@ mod with_a_ring {
     }
 
     fn spooled_entries(rows: &mut [Block]) -> Vec<Entry> {
-        let rows = rows.iter_mut().flat_map(Block::drain);
-        let mut entries =
-            Batcher::new(&config(), crate::saturation::Saturation::default()).batch(rows);
+        let batcher = Batcher::new(&config(), crate::saturation::Saturation::default());
+        let mut entries = batcher.batch(rows.iter_mut().flat_map(Block::rows_mut));
+        rows.iter_mut().for_each(Block::clear);
         entries
             .iter_mut()
             .for_each(|entry| entry.held = Held::Spool);

@@ -136,15 +136,16 @@ impl Journal {
         while self.handover.due().await {
             let n_bytes = self.handover.buffer().next_flight_bytes();
             // Rows stay in the buffer until there is room, where the overflow policy can choose.
-            if !self.has_room(n_bytes as u64).await {
+            let has_room = self.has_room(n_bytes as u64);
+            if !self.handover.making_room(has_room).await {
                 break;
             }
             let (mut blocks, seqs) = {
                 let mut buffer = self.handover.buffer();
                 (buffer.take(), buffer.flight_seqs())
             };
-            let entries = batcher.batch(blocks.iter_mut().flat_map(Block::drain));
-            self.handover.buffer().recycle(blocks);
+            let entries = batcher.batch(blocks.iter_mut().flat_map(Block::rows_mut));
+            self.handover.recycle(blocks);
             if entries.is_empty() {
                 continue;
             }

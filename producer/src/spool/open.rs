@@ -139,7 +139,7 @@ fn take_over(
             next_seq = seq + 1;
             flight.push(row);
         }
-        let entries: Vec<Entry> = batcher.batch(flight.into_iter());
+        let entries: Vec<Entry> = batcher.batch(flight.iter_mut());
         taken += RowCounts::of(&entries);
         log.append(first_seq..next_seq, &entries)
             .map_err(|error| no_room(error, spool, n_bytes))?;

@@ -13,7 +13,7 @@
 //! A difference is to the row before in the same group, the first row's to 0, both wrapping. Gender
 //! is a number of ISO/IEC 5218. `degraded` is left out when it is false.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 use rmp::encode as mp;
 
@@ -22,8 +22,8 @@ use crate::{Detection, Gender, Session, Track};
 /// Appends the compact payload of `detections` to `out`.
 ///
 /// Rows are grouped by session, camera and channel; within a group they keep their order.
-pub fn encode_detections(detections: &[Detection], out: &mut Vec<u8>) {
-    let groups = group_by(detections, |d| {
+pub fn encode_detections<D: Borrow<Detection>>(detections: &[D], out: &mut Vec<u8>) {
+    let groups = group_by(detections.iter().map(D::borrow), |d| {
         (&*d.session_id, &*d.camera_id, d.channel_id)
     });
     array(out, groups.len());
@@ -59,8 +59,10 @@ pub fn encode_detections(detections: &[Detection], out: &mut Vec<u8>) {
 }
 
 /// Appends the compact payload of `tracks` to `out`.
-pub fn encode_tracks(tracks: &[Track], out: &mut Vec<u8>) {
-    let groups = group_by(tracks, |t| (&*t.session_id, &*t.camera_id));
+pub fn encode_tracks<T: Borrow<Track>>(tracks: &[T], out: &mut Vec<u8>) {
+    let groups = group_by(tracks.iter().map(T::borrow), |t| {
+        (&*t.session_id, &*t.camera_id)
+    });
     array(out, groups.len());
     for ((session_id, camera_id), rows) in groups {
         array(out, 3);
@@ -95,9 +97,9 @@ pub fn encode_tracks(tracks: &[Track], out: &mut Vec<u8>) {
 }
 
 /// Appends the payload of `sessions` to `out`.
-pub fn encode_sessions(sessions: &[Session], out: &mut Vec<u8>) {
+pub fn encode_sessions<S: Borrow<Session>>(sessions: &[S], out: &mut Vec<u8>) {
     array(out, sessions.len());
-    for s in sessions {
+    for s in sessions.iter().map(S::borrow) {
         array(out, 4);
         string(out, &s.session_id);
         optional(out, s.started_at.map(|t| t.timestamp_micros()), int);
@@ -114,7 +116,7 @@ const TRUE: u8 = 0xc3;
 
 /// Groups rows by key, groups and rows both in the order of their first appearance.
 fn group_by<'a, T, K: Eq + Hash + Copy>(
-    rows: &'a [T],
+    rows: impl Iterator<Item = &'a T>,
     key: impl Fn(&'a T) -> K,
 ) -> Vec<(K, Vec<&'a T>)> {
     let mut groups: Vec<(K, Vec<&'a T>)> = Vec::new();
