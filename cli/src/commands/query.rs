@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
 use passerby_consumer::{
     args::{DatabaseArgs, parse_duration},
-    store::{Bucket, Demographics, DemographicsFilter, DetectionFilter, Store, TrackFilter},
+    store::{
+        Bucket, Counted, Demographics, DemographicsFilter, DetectionFilter, Store, TrackFilter,
+    },
 };
 use passerby_shared::{Detection, Gender, Track};
 
@@ -28,8 +30,10 @@ enum What {
         after_help = "Example:\n  passerby query detections --last 10m --camera-id gate-1 --csv"
     )]
     Detections(DetectionsArgs),
-    /// Tracks, by start.
-    #[command(after_help = "Example:\n  passerby query tracks --session-id gate-1-0a1b2c3d --json")]
+    /// Tracks that began in a span of time, oldest first.
+    #[command(
+        after_help = "Example:\n  passerby query tracks --last 10m --camera-id gate-1 --json"
+    )]
     Tracks(TracksArgs),
     /// How many people each camera saw, by gender, in spans of time. People are tracks, not rows.
     #[command(after_help = "Example:\n  passerby query demographics --last 24h --per hour")]
@@ -97,6 +101,8 @@ struct DetectionsArgs {
 struct TracksArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    span: Span,
     /// Only this track.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     track_id: Option<i64>,
@@ -114,6 +120,10 @@ struct DemographicsArgs {
     /// Width of the spans: minute, hour, day, or all for one number.
     #[arg(long, value_name = "SPAN", default_value = "hour")]
     per: Bucket,
+    /// Whether a person counts in every span they were seen in, by their detections, or once, where they
+    /// arrived, by the tracks that the pipeline reports, which takes milliseconds: seen or arrived.
+    #[arg(long, value_name = "WHEN", default_value = "seen")]
+    count: Counted,
 }
 
 /// Runs the command.
@@ -230,6 +240,7 @@ async fn tracks(args: TracksArgs) -> Result<(), Failure> {
         session_id: args.common.session_id,
         camera_id: args.common.camera_id,
         track_id: args.track_id,
+        started: Some(args.span.range()),
         limit: args.limit,
     };
     let tracks = store.query_tracks(&filter).await.map_err(Failure::store)?;
@@ -268,6 +279,7 @@ async fn demographics(args: DemographicsArgs) -> Result<(), Failure> {
     let filter = DemographicsFilter {
         camera_id: args.common.camera_id,
         session_id: args.common.session_id,
+        counted: args.count,
     };
     let rows = store
         .demographics(args.span.range(), args.per, &filter)

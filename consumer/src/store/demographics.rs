@@ -43,9 +43,44 @@ impl FromStr for Bucket {
     }
 }
 
+/// When a person counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Counted {
+    /// In every span that they were seen in, by their detections: whatever a pipeline reports is counted,
+    /// and every detection of the time is read for it.
+    #[default]
+    Seen,
+    /// Once, in the span in which they came, by the tracks that a pipeline reports: some milliseconds for
+    /// a day.
+    Arrived,
+}
+
+impl Counted {
+    /// The name, as on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Arrived => "arrived",
+        }
+    }
+}
+
+impl FromStr for Counted {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        [Self::Seen, Self::Arrived]
+            .into_iter()
+            .find(|counted| counted.as_str() == s)
+            .ok_or_else(|| format!("`{s}` is none of seen, arrived"))
+    }
+}
+
 /// Whom to count.
 #[derive(Debug, Clone, Default)]
 pub struct DemographicsFilter {
+    /// When a person counts.
+    pub counted: Counted,
     /// Only this camera.
     pub camera_id: Option<String>,
     /// Only this session.
@@ -59,7 +94,7 @@ pub struct Demographics {
     pub start: Option<DateTime<Utc>>,
     /// The camera.
     pub camera_id: String,
-    /// Unique people. One who is seen in two spans counts in both.
+    /// Unique people. One who is seen in two spans counts in both, one who arrives in one only.
     pub people: i64,
     /// Of these, male.
     pub male: i64,
@@ -67,13 +102,13 @@ pub struct Demographics {
     pub female: i64,
     /// Of these, without a verdict or never classified.
     pub unknown: i64,
-    /// Rows, among them those on no track.
+    /// Rows, among them those on no track; by [`Counted::Arrived`] those of the people counted.
     pub detections: i64,
 }
 
 /// The verdict on a person is that of the whole track where one was reported, else the vote of the
 /// person's detections in the span.
-const QUERY: &str = "
+const SEEN: &str = "
 WITH seen AS (
     SELECT CASE WHEN $5 = 'all' THEN NULL ELSE date_trunc($5, timestamp, 'UTC') END AS start,
            session_id, camera_id, track_id,
@@ -105,6 +140,20 @@ FROM people
 GROUP BY start, camera_id
 ORDER BY start, camera_id";
 
+const ARRIVED: &str = "
+SELECT CASE WHEN $5 = 'all' THEN NULL ELSE date_trunc($5, start_time, 'UTC') END AS start, camera_id,
+       count(*),
+       count(*) FILTER (WHERE gender = 'male'),
+       count(*) FILTER (WHERE gender = 'female'),
+       count(*) FILTER (WHERE gender = 'unknown' OR gender IS NULL),
+       sum(detection_count)::bigint
+FROM tracks
+WHERE start_time >= $1 AND start_time < $2
+  AND ($3::text IS NULL OR camera_id = $3)
+  AND ($4::text IS NULL OR session_id = $4)
+GROUP BY 1, camera_id
+ORDER BY 1, camera_id";
+
 impl Store {
     /// Counts people by camera and span.
     ///
@@ -117,12 +166,16 @@ impl Store {
         bucket: Bucket,
         filter: &DemographicsFilter,
     ) -> Result<Vec<Demographics>, StoreError> {
+        let (query, table) = match filter.counted {
+            Counted::Seen => (SEEN, "detections"),
+            Counted::Arrived => (ARRIVED, "tracks"),
+        };
         let connection = self.begin().await?;
         let done = within("count people", self.limit(), async {
             connection
                 .client
                 .query(
-                    QUERY,
+                    query,
                     &[
                         &range.start,
                         &range.end,
@@ -132,7 +185,7 @@ impl Store {
                     ],
                 )
                 .await
-                .map_err(StoreError::statement("count people in `detections`"))
+                .map_err(StoreError::statement(format!("count people in `{table}`")))
         })
         .await;
         let rows = self.end(connection, done)?;

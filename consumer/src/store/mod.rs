@@ -42,7 +42,7 @@ pub use copy::CopyBuffer;
 pub(crate) use copy::tuple_len;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
 pub use dead_letters::{DeadLetter, DeadLetterFilter, DeadLetterRecord, Reason};
-pub use demographics::{Bucket, Demographics, DemographicsFilter};
+pub use demographics::{Bucket, Counted, Demographics, DemographicsFilter};
 pub use detections::DetectionFilter;
 pub use error::{Recovery, StoreError};
 pub use migrations::MigrationReport;

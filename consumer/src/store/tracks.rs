@@ -1,6 +1,9 @@
 //! Tracks: the newest snapshot of each stands in the table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Track, TrackId, TrajectoryPoint};
@@ -103,6 +106,8 @@ pub struct TrackFilter {
     pub camera_id: Option<String>,
     /// Only this number.
     pub track_id: Option<i64>,
+    /// Only those that began then.
+    pub started: Option<Range<DateTime<Utc>>>,
     /// At most so many.
     pub limit: Option<i64>,
 }
@@ -114,6 +119,8 @@ FROM tracks
 WHERE ($1::text IS NULL OR session_id = $1)
   AND ($2::text IS NULL OR camera_id = $2)
   AND ($3::bigint IS NULL OR track_id = $3)
+  AND ($5::timestamptz IS NULL OR start_time >= $5)
+  AND ($6::timestamptz IS NULL OR start_time < $6)
 ORDER BY start_time, session_id, camera_id, track_id
 LIMIT $4";
 
@@ -149,9 +156,10 @@ impl Store {
                 || StoreError::statement(format!("upsert {} rows into `tracks`", merged.len()));
             let client = &connection.client;
             client.batch_execute("BEGIN").await.map_err(failed())?;
-            sessions::join(client, &session_ids)
+            let joining = sessions::join(client, &session_ids)
                 .await
                 .map_err(failed())?;
+            joining.finish(client).await.map_err(failed())?;
             let n_rows = upsert(client, &merged).await.map_err(failed())?;
             client.batch_execute("COMMIT").await.map_err(failed())?;
             Ok(n_rows)
@@ -177,6 +185,8 @@ impl Store {
                         &filter.camera_id,
                         &filter.track_id,
                         &filter.limit,
+                        &filter.started.as_ref().map(|span| span.start),
+                        &filter.started.as_ref().map(|span| span.end),
                     ],
                 )
                 .await

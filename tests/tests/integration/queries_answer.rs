@@ -142,6 +142,11 @@ morning     gate-1            7  2026-03-01 08:00:00.000  2026-03-01 08:00:02.00
 morning     gate-1            8  2026-03-01 09:00:00.000  2026-03-01 09:00:02.000                2            0.75  female               0.75                  1
 "
     );
+    let later = ["tracks", "--json", "--from", "2026-03-01T08:30:00Z"];
+    assert_eq!(
+        query(&env, &later).await,
+        query(&env, &["tracks", "--json", "--track-id", "8"]).await,
+    );
     assert_eq!(
         query(&env, &["tracks", "--csv", "--limit", "1"]).await,
         "\
@@ -179,6 +184,15 @@ start                    camera id  people  male  female  unknown  detections
 start,camera_id,people,male,female,unknown,detections
 ,gate-1,2,1,1,0,4
 ,gate-2,1,0,0,1,1
+"
+    );
+    // Once each, where their tracks began: nobody reported one of the other camera.
+    assert_eq!(
+        query(&env, &["demographics", "--csv", "--count", "arrived"]).await,
+        "\
+start,camera_id,people,male,female,unknown,detections
+2026-03-01T08:00:00.000000Z,gate-1,1,1,0,0,2
+2026-03-01T09:00:00.000000Z,gate-1,1,0,1,0,2
 "
     );
     let last_minute = [

@@ -276,6 +276,7 @@ async fn demographics_count_people_by_camera_and_span() {
     let camera = DemographicsFilter {
         camera_id: Some(CAMERA.to_owned()),
         session_id: Some(SESSION.to_owned()),
+        ..DemographicsFilter::default()
     };
     let hourly = store
         .demographics(day, Bucket::Hour, &camera)

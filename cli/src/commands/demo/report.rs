@@ -83,7 +83,7 @@ pub(super) async fn accounted(store: &mut Store, cameras: &[CameraBooks]) -> Res
 async fn stored(store: &mut Store, camera_id: &str) -> Result<u64, Failure> {
     let filter = DemographicsFilter {
         camera_id: Some(camera_id.to_owned()),
-        session_id: None,
+        ..DemographicsFilter::default()
     };
     let rows = store
         .demographics(EVER..far(), Bucket::All, &filter)
