@@ -119,6 +119,11 @@ impl Batch {
         (first, rest)
     }
 
+    /// Whether there is nothing to write but detections.
+    pub(crate) fn is_only_detections(&self) -> bool {
+        self.tracks.is_empty() && self.sessions.is_empty() && self.dead_letters.is_empty()
+    }
+
     /// Whether some entry is older than this time.
     pub(crate) fn is_older_than(&self, horizon: DateTime<Utc>) -> bool {
         self.entries.iter().any(|e| e.is_older_than(horizon))

@@ -48,11 +48,15 @@ pub enum Fault {
     /// The pattern reaches the server, and the server's answer to it, instead of reaching the
     /// client, ends the connection. Happens once.
     LoseReplyTo(&'static [u8]),
+    /// The pattern, which is within one packet, reaches the server with another last byte. Happens once.
+    Garble(&'static [u8]),
 }
 
 impl Fault {
     /// `COMMIT`, as Postgres' drivers send it: a message that holds nothing else.
     pub const COMMIT: &'static [u8] = b"Q\0\0\0\x0bCOMMIT\0";
+    /// The beginning of a transaction that is more than a read.
+    pub const BEGIN: &'static [u8] = b"BEGIN ISOLATION";
     /// `XADD`, as Redis' drivers send it.
     pub const XADD: &'static [u8] = b"$4\r\nXADD\r\n";
     /// `XACK`, as Redis' drivers send it.
@@ -233,6 +237,10 @@ impl Pump<'_> {
                 Fault::Delay(delay) => Some(delay),
                 _ => None,
             };
+            if self.direction == Direction::ToServer {
+                let now = fault.borrow().clone();
+                self.garble(&now, &mut buffer[..n]);
+            }
             if let Some(delay) = delay {
                 tokio::time::sleep(delay).await;
             }
@@ -275,7 +283,7 @@ impl Pump<'_> {
         }
         let n_before = count(&self.state.n_bytes, bytes, is_held);
         match *fault {
-            Fault::None | Fault::CutReplyAfter(_) | Fault::Delay(_) => all,
+            Fault::None | Fault::CutReplyAfter(_) | Fault::Delay(_) | Fault::Garble(_) => all,
             Fault::Refuse => Verdict::Cut(0),
             Fault::BlackHole(direction) if direction.covers(self.direction) => Verdict::Hold,
             Fault::BlackHole(_) => all,
@@ -298,6 +306,19 @@ impl Pump<'_> {
                 all
             }
             Fault::CutBefore(_) | Fault::HoldBefore(_) | Fault::LoseReplyTo(_) => all,
+        }
+    }
+
+    fn garble(&self, fault: &Fault, bytes: &mut [u8]) {
+        let Fault::Garble(pattern) = *fault else {
+            return;
+        };
+        let at = bytes
+            .windows(pattern.len())
+            .position(|window| window == pattern);
+        if let Some(at) = at {
+            bytes[at + pattern.len() - 1] ^= 1;
+            self.meet_once(fault);
         }
     }
 

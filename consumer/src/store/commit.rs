@@ -1,9 +1,14 @@
 //! Commits a batch: its rows, its dead letters and its ledger keys in one transaction.
 //!
 //! The fast path takes it that no entry was committed before and enters the keys into the ledger in the
-//! packet that begins the transaction; should one be there already, Postgres refuses them and the careful
-//! path begins anew: it enters the keys that are new, and stores the rows of those alone. A batch with an
-//! entry that was redelivered goes the careful way from the start.
+//! packet that begins the transaction and the COPY; should one be there already, Postgres refuses them and
+//! the careful path begins anew: it enters the keys that are new, and stores the rows of those alone. A batch
+//! with an entry that was redelivered goes the careful way from the start.
+//!
+//! ```text
+//! ──▶ BEGIN, hold sessions, enter keys, read the horizon, begin COPY     ◀── five answers
+//! ──▶ rows, end of COPY, COMMIT                                          ◀── two answers
+//! ```
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -18,8 +23,12 @@ use tracing::warn;
 use super::{
     DeadLetter, Reason, Store, StoreError,
     connection::{Connection, answer, within},
-    copy::{self, COPY_DETECTIONS},
-    dead_letters, ledger, pruning, sessions, tracks,
+    copy::{self, CopyIn},
+    dead_letters,
+    ledger::{self, IS_IN_TRANSACTION},
+    pruning,
+    sessions::{self, Joining},
+    tracks,
 };
 use crate::batch::{Batch, Origin};
 
@@ -78,6 +87,7 @@ fn begin_transaction(silence: Duration) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
          SET LOCAL synchronous_commit = on;
+         {IS_IN_TRANSACTION};
          SET LOCAL lock_timeout = {};
          SET LOCAL statement_timeout = {};
          SET LOCAL idle_in_transaction_session_timeout = {}",
@@ -86,6 +96,8 @@ fn begin_transaction(silence: Duration) -> String {
         ms(silence * 5 / 4),
     )
 }
+
+const COMMIT: &str = "COMMIT";
 
 /// A commit that failed, with the entries whose rows were in the COPY when it did.
 #[derive(Debug)]
@@ -127,20 +139,22 @@ impl Store {
     pub async fn commit(&mut self, batch: &Batch) -> Result<(Settled, CommitReport), CommitError> {
         let mut connection = self.begin().await?;
         let limit = self.limit();
+        let (url, timeouts) = (self.url().clone(), self.timeouts());
         let partitions = &mut self.partitions;
         let mut copying = None;
         let done = within("commit", limit, async {
             if !partitions.contains_all(&batch.days) {
                 partitions.ensure(&mut connection, &batch.days).await?;
             }
-            let mut report = None;
             if !batch.may_be_known {
-                report = fast_path(&mut connection, batch, &mut copying).await?;
+                if let Some(report) = fast_path(&mut connection, batch, &mut copying).await? {
+                    return Ok(report);
+                }
+                // Its COPY was refused, which leaves the driver out of step with the server; and what it
+                // holds is released when it ends.
+                connection = Connection::open(&url, timeouts).await?;
             }
-            match report {
-                Some(report) => Ok(report),
-                None => careful_path(&mut connection, batch, &mut copying).await,
-            }
+            careful_path(&mut connection, batch, &mut copying).await
         })
         .await;
         match self.end(connection, done) {
@@ -177,8 +191,8 @@ impl Store {
         let mut copying = None;
         let done = within("try rows", limit, async {
             let all: Vec<usize> = (0..batch.entries().len()).collect();
-            begin(&connection, batch, &all).await?;
-            write_rows(&mut connection, batch, &all, &mut copying).await?;
+            let joining = begin(&connection, batch, &all).await?;
+            write_rows(&mut connection, batch, &all, joining, &mut copying).await?;
             // What is deferred to the commit would otherwise never be heard of.
             let ending = "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK";
             let ending = connection.client.batch_execute(ending);
@@ -199,9 +213,19 @@ async fn fast_path(
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
     let client = &connection.client;
+    let pieces = pieces(batch, &all);
+    let begin_copy = async {
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        CopyIn::begin(connection, copying_rows(batch), &prepared.copy_detections)
+            .await
+            .map(Some)
+    };
     // All of it leaves in one packet, in this order: `join!` of futures-util polls in order, and the driver
-    // sends what is polled. The horizon must be read after the keys are in.
-    let (begun, entered, horizon) = futures_util::join!(
+    // sends what is polled. The horizon must be read after the keys are in. No row follows before all of it
+    // is answered.
+    let (begun, entered, horizon, copy) = futures_util::join!(
         begin(connection, batch, &all),
         answer(
             connection.silence,
@@ -209,26 +233,36 @@ async fn fast_path(
             ledger::enter(client, &prepared.enter_keys, batch)
         ),
         pruning::horizon(connection, &prepared),
+        begin_copy,
     );
-    let is_known = match entered {
-        Ok(_) => {
-            begun?;
-            batch.is_older_than(horizon?)
-        }
-        Err(error) if ledger::is_taken(&error) => true,
+    let joining = match (begun, entered) {
+        (_, Err(error)) if ledger::is_taken(&error) => return Ok(None),
         // Whatever comes after a failure fails of it.
-        Err(error) if error.is_after_failure() => return Err(begun.err().unwrap_or(error)),
-        Err(error) => return Err(error),
+        (Err(first), _) | (Ok(_), Err(first)) => return Err(first),
+        (Ok(joining), Ok(_)) => joining,
     };
-    if is_known {
-        let rolling_back = connection.client.batch_execute("ROLLBACK");
-        answer(connection.silence, "roll back", rolling_back).await?;
+    if batch.is_older_than(horizon?) {
         return Ok(None);
     }
-    let mut report = write_rows(connection, batch, &all, copying).await?;
+    let mut report = CommitReport {
+        entries: all.len(),
+        ..CommitReport::default()
+    };
+    if let Some(copy) = copy? {
+        *copying = Some(all.clone());
+        if joining.is_done() && batch.is_only_detections() {
+            let (copied, committed) = copy.send_then(pieces, client.batch_execute(COMMIT)).await;
+            report.detections = copied?;
+            *copying = None;
+            answer(connection.silence, "commit", committed).await?;
+            return Ok(Some(report));
+        }
+        report.detections = copy.send(pieces).await?;
+        *copying = None;
+    }
+    write_others(connection, batch, &all, joining, &mut report).await?;
     report.dead_letters = write_dead_letters(connection, batch, &all).await?;
     commit(connection).await?;
-    report.entries = all.len();
     Ok(Some(report))
 }
 
@@ -240,7 +274,7 @@ async fn careful_path(
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
-    begin(connection, batch, &all).await?;
+    let joining = begin(connection, batch, &all).await?;
     let new: HashSet<IdempotencyKey> = answer(
         connection.silence,
         format!("insert {} rows into `ledger`", all.len()),
@@ -255,7 +289,7 @@ async fn careful_path(
         .copied()
         .filter(|&at| new.contains(&batch.entries()[at].key))
         .partition(|&at| batch.entries()[at].is_older_than(horizon));
-    let mut report = write_rows(connection, batch, &included, copying).await?;
+    let mut report = write_rows(connection, batch, &included, joining, copying).await?;
     report.dead_letters = write_dead_letters(connection, batch, &included).await?
         + write_too_old(connection, batch, &too_old, horizon).await?;
     commit(connection).await?;
@@ -264,11 +298,12 @@ async fn careful_path(
     Ok(report)
 }
 
+/// Begins the transaction, and holds the sessions that it writes rows of.
 async fn begin(
     connection: &Connection,
     batch: &Batch,
     included: &[usize],
-) -> Result<(), StoreError> {
+) -> Result<Joining, StoreError> {
     let session_ids: BTreeSet<&str> = included
         .iter()
         .flat_map(|&at| &batch.entries()[at].session_ids)
@@ -288,8 +323,12 @@ async fn begin(
     begun.and(joined)
 }
 
+fn copying_rows(batch: &Batch) -> String {
+    format!("copy {} rows into `detections`", batch.n_detections())
+}
+
 async fn commit(connection: &Connection) -> Result<(), StoreError> {
-    let committing = connection.client.batch_execute("COMMIT");
+    let committing = connection.client.batch_execute(COMMIT);
     answer(connection.silence, "commit", committing).await
 }
 
@@ -297,19 +336,32 @@ async fn write_rows(
     connection: &mut Connection,
     batch: &Batch,
     included: &[usize],
+    joining: Joining,
     copying: &mut Option<Vec<usize>>,
 ) -> Result<CommitReport, StoreError> {
     let mut report = CommitReport::default();
-    let silence = connection.silence;
     let pieces = pieces(batch, included);
     if !pieces.is_empty() {
         let statement = connection.prepared().await?.copy_detections;
         *copying = Some(included.to_vec());
-        let doing = format!("copy {} rows into `detections`", batch.n_detections());
-        report.detections = copy::copy_in(connection, &doing, &statement, pieces).await?;
+        let copy = CopyIn::begin(connection, copying_rows(batch), &statement).await?;
+        report.detections = copy.send(pieces).await?;
         *copying = None;
     }
-    let client = &connection.client;
+    write_others(connection, batch, included, joining, &mut report).await?;
+    Ok(report)
+}
+
+/// Writes what follows the detections.
+async fn write_others(
+    connection: &Connection,
+    batch: &Batch,
+    included: &[usize],
+    joining: Joining,
+    report: &mut CommitReport,
+) -> Result<(), StoreError> {
+    let (client, silence) = (&connection.client, connection.silence);
+    answer(silence, "join `sessions`", joining.finish(client)).await?;
     let entries = || included.iter().map(|&at| &batch.entries()[at]);
     let merged = tracks::merged(entries().flat_map(|entry| &batch.tracks[entry.tracks.clone()]));
     if !merged.is_empty() {
@@ -326,7 +378,7 @@ async fn write_rows(
         let announcing = sessions::announce(client, session);
         answer(silence, "upsert a row into `sessions`", announcing).await?;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Writes the dead letters of the included entries and returns how many there are.
@@ -420,10 +472,12 @@ fn pieces(batch: &Batch, included: &[usize]) -> Vec<Bytes> {
 
 impl Connection {
     /// A bare COPY in a transaction of its own; see [`Store::copy_raw`].
-    pub(super) async fn copy_raw(&self, tuples: Bytes) -> Result<u64, StoreError> {
-        let doing = "copy into `detections`";
-        let preparing = self.client.prepare(COPY_DETECTIONS);
-        let statement = answer(self.silence, doing, preparing).await?;
-        copy::copy_in(self, doing, &statement, [tuples]).await
+    pub(super) async fn copy_raw(&mut self, tuples: Bytes) -> Result<u64, StoreError> {
+        let statement = self.prepared().await?.copy_detections;
+        let doing = "copy into `detections`".to_owned();
+        CopyIn::begin(self, doing, &statement)
+            .await?
+            .send([tuples])
+            .await
     }
 }

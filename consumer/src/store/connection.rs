@@ -211,7 +211,10 @@ impl Connection {
         Ok(self.prepared.clone().expect("prepared above"))
     }
 
-    async fn open(url: &DatabaseUrl, timeouts: StoreTimeouts) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        url: &DatabaseUrl,
+        timeouts: StoreTimeouts,
+    ) -> Result<Self, StoreError> {
         let limit = timeouts.connect;
         let mut config = url.config().clone();
         config

@@ -7,10 +7,19 @@
 //! The driver's own `BinaryCopyInWriter` dispatches every field through a trait object and flushes
 //! every 4 KiB; rows are therefore encoded here, and sent in large pieces.
 
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
 use bytes::{BufMut, Bytes};
-use futures_util::SinkExt;
+use futures_util::{
+    SinkExt,
+    future::{MaybeDone, maybe_done},
+};
 use passerby_shared::{DetectionRef, Gender};
-use tokio_postgres::{Statement, error::DbError};
+use tokio_postgres::{CopyInSink, Statement, error::DbError};
 
 use super::{
     StoreError,
@@ -151,42 +160,98 @@ pub(crate) fn tuple_len(tuples: &[u8]) -> Option<usize> {
     (len <= tuples.len()).then_some(len)
 }
 
-/// Sends tuples as one COPY. The server takes each piece, and answers in the end, within `silence`.
-pub(super) async fn copy_in(
-    connection: &Connection,
-    doing: &str,
-    statement: &Statement,
-    pieces: impl IntoIterator<Item = Bytes>,
-) -> Result<u64, StoreError> {
-    let silence = connection.silence;
-    let doing = || doing.to_owned();
-    let sink = connection.client.copy_in::<_, Bytes>(statement);
-    let sink = answer(silence, doing(), sink).await?;
-    let mut sink = std::pin::pin!(sink);
-    // Errors while feeding are the server's verdict on earlier rows, or the end of the connection;
-    // either way `finish` knows more.
-    let mut fed = answer(silence, doing(), sink.feed(Bytes::from_static(HEADER))).await;
-    'feed: for mut piece in pieces {
-        while !piece.is_empty() {
-            if fed.is_err() {
-                break 'feed;
-            }
-            let chunk = piece.split_to(piece.len().min(CHUNK_BYTES));
-            fed = answer(silence, doing(), sink.feed(chunk)).await;
+/// A COPY that the server has begun. Dropped, it stores nothing.
+pub(super) struct CopyIn {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    silence: Duration,
+    doing: String,
+}
+
+impl CopyIn {
+    /// Begins a COPY.
+    pub(super) async fn begin(
+        connection: &Connection,
+        doing: String,
+        statement: &Statement,
+    ) -> Result<Self, StoreError> {
+        let silence = connection.silence;
+        let sink = connection.client.copy_in(statement);
+        let sink = answer(silence, doing.clone(), sink).await?;
+        Ok(Self {
+            sink: Box::pin(sink),
+            silence,
+            doing,
+        })
+    }
+
+    /// Sends tuples and returns how many the server has taken. It takes each piece, and answers in the
+    /// end, within `silence`.
+    pub(super) async fn send(
+        self,
+        pieces: impl IntoIterator<Item = Bytes>,
+    ) -> Result<u64, StoreError> {
+        self.send_then(pieces, std::future::ready(())).await.0
+    }
+
+    /// As [`CopyIn::send`], and begins `next` when the last piece is on its way: what it asks of the server
+    /// leaves in the same packet. It is to be awaited if the COPY has succeeded; if it has not, the
+    /// transaction has failed, and so has whatever was asked next.
+    pub(super) async fn send_then<T>(
+        mut self,
+        pieces: impl IntoIterator<Item = Bytes>,
+        next: impl Future<Output = T>,
+    ) -> (Result<u64, StoreError>, impl Future<Output = T>) {
+        let mut next = Box::pin(maybe_done(next));
+        // Errors while feeding are the server's verdict on earlier rows, or the end of the connection;
+        // either way `finish` knows more.
+        let fed = self.feed(pieces).await;
+        if let Err(timed_out @ StoreError::TimedOut { .. }) = fed {
+            return (Err(timed_out), outcome(next));
         }
+        let finishing = async {
+            let mut finish = pin!(self.sink.as_mut().finish());
+            poll_fn(|cx| {
+                let finished = finish.as_mut().poll(cx);
+                if fed.is_ok() {
+                    // That it is ready is found out when it is awaited.
+                    let _sent = next.as_mut().poll(cx);
+                }
+                finished
+            })
+            .await
+        };
+        let finished = answer(self.silence, self.doing, finishing).await;
+        let copied = match (fed, finished) {
+            (Ok(()), finished) => finished,
+            (Err(_), Err(finished)) => Err(finished),
+            // Never report success for rows that were not sent.
+            (Err(fed), Ok(_)) => Err(fed),
+        };
+        (copied, outcome(next))
     }
-    if fed.is_ok() {
-        fed = answer(silence, doing(), sink.feed(Bytes::from_static(TRAILER))).await;
+
+    async fn feed(&mut self, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StoreError> {
+        self.feed_one(Bytes::from_static(HEADER)).await?;
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let chunk = piece.split_to(piece.len().min(CHUNK_BYTES));
+                self.feed_one(chunk).await?;
+            }
+        }
+        self.feed_one(Bytes::from_static(TRAILER)).await
     }
-    if let Err(timed_out @ StoreError::TimedOut { .. }) = fed {
-        return Err(timed_out);
+
+    async fn feed_one(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        answer(self.silence, self.doing.clone(), self.sink.feed(chunk)).await
     }
-    match (fed, answer(silence, doing(), sink.as_mut().finish()).await) {
-        (Ok(()), finished) => finished,
-        (Err(_), Err(finished)) => Err(finished),
-        // Never report success for rows that were not sent.
-        (Err(fed), Ok(_)) => Err(fed),
-    }
+}
+
+async fn outcome<T>(mut begun: Pin<Box<MaybeDone<impl Future<Output = T>>>>) -> T {
+    begun.as_mut().await;
+    begun
+        .as_mut()
+        .take_output()
+        .expect("it is done, and nobody else takes its output")
 }
 
 /// The line of a COPY that the server complained about, counted from 1.

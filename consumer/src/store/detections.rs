@@ -142,7 +142,7 @@ impl Store {
     /// COPY costs, for benchmarks.
     #[doc(hidden)]
     pub async fn copy_raw(&mut self, tuples: Bytes) -> Result<u64, StoreError> {
-        let connection = self.begin().await?;
+        let mut connection = self.begin().await?;
         let done = connection.copy_raw(tuples).await;
         self.end(connection, done)
     }

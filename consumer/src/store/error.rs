@@ -128,12 +128,6 @@ impl StoreError {
             .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
     }
 
-    /// It failed only because an earlier statement of the transaction had.
-    pub(crate) fn is_after_failure(&self) -> bool {
-        self.db_error()
-            .is_some_and(|db| *db.code() == SqlState::IN_FAILED_SQL_TRANSACTION)
-    }
-
     /// The server has no memory, disk or connection left.
     pub(crate) fn is_out_of_resources(&self) -> bool {
         self.db_error()

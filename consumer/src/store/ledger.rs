@@ -20,13 +20,14 @@ pub(super) fn is_taken(error: &StoreError) -> bool {
 }
 
 macro_rules! enter_keys {
-    ($on_conflict:literal) => {
+    ($condition:literal, $on_conflict:literal) => {
         concat!(
             "INSERT INTO ledger (idempotency_key, stream, entry_ms, entry_seq, n_rows, made_at, committed_at)
              SELECT *, now()
              FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::timestamptz[])
-                  AS entries (idempotency_key)
-             ORDER BY idempotency_key ",
+                  AS entries (idempotency_key) ",
+            $condition,
+            "ORDER BY idempotency_key ",
             $on_conflict
         )
     };
@@ -34,10 +35,21 @@ macro_rules! enter_keys {
 
 /// Sorted by key, so that two transactions with entries in common meet them in the same order and cannot
 /// deadlock.
-pub(super) const ENTER_KEYS: &str = enter_keys!("");
+///
+/// It leaves in the packet of BEGIN. Should that have failed, as when somebody cancelled it, keys would be
+/// committed without their rows; the setting of the transaction, which is not there then, refuses them.
+pub(super) const ENTER_KEYS: &str = enter_keys!(
+    "WHERE current_setting('passerby.is_in_transaction')::boolean ",
+    ""
+);
 
-const ENTER_NEW_KEYS: &str =
-    enter_keys!("ON CONFLICT (idempotency_key) DO NOTHING RETURNING idempotency_key");
+/// What the transaction sets for [`ENTER_KEYS`].
+pub(super) const IS_IN_TRANSACTION: &str = "SET LOCAL passerby.is_in_transaction = true";
+
+const ENTER_NEW_KEYS: &str = enter_keys!(
+    "",
+    "ON CONFLICT (idempotency_key) DO NOTHING RETURNING idempotency_key"
+);
 
 /// Enters the keys of a batch, of which none may be in the ledger yet.
 pub(super) async fn enter(

@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Session, SessionSummary};
-use tokio_postgres::{Client, Row, types::Type};
+use tokio_postgres::{
+    Client, Row,
+    types::{ToSql, Type},
+};
 
 use super::{Store, StoreError, connection::within};
 
@@ -33,36 +36,78 @@ UPDATE sessions
 SET summarized_at = NULL, people = NULL, outdated_at = now()
 WHERE session_id = ANY($1)";
 
-/// Joins the sessions that a transaction writes rows of: makes those that do not exist, holds all of
-/// them, and marks finished summaries as out of date.
+/// What is still to be done for the sessions that a transaction writes rows of.
+#[derive(Debug, Default)]
+pub(super) struct Joining {
+    /// There is no row of these yet.
+    missing: Vec<String>,
+    /// The summaries of these are to be marked as out of date.
+    summarized: Vec<String>,
+}
+
+impl Joining {
+    pub(super) fn is_done(&self) -> bool {
+        self.missing.is_empty() && self.summarized.is_empty()
+    }
+
+    /// Makes the rows that do not exist, and marks finished summaries as out of date: at any time before the
+    /// transaction ends.
+    ///
+    /// All transactions do this after they have entered their keys into the ledger and before they write
+    /// tracks, so that no two wait for each other.
+    pub(super) async fn finish(mut self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        if !self.missing.is_empty() {
+            client.execute(CREATE, &[&self.missing]).await?;
+            // A row that another transaction made in between is not held by the insert.
+            let made = hold(client, &self.missing).await?;
+            self.summarized.extend(made.summarized);
+        }
+        if !self.summarized.is_empty() {
+            self.summarized.sort_unstable();
+            client
+                .execute(MARK_OUT_OF_DATE, &[&self.summarized])
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Begins to join the sessions that a transaction writes rows of: holds those that exist. It takes one
+/// statement, in the packet of BEGIN if it is polled with that.
 pub(super) async fn join(
     client: &Client,
     session_ids: &BTreeSet<&str>,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<Joining, tokio_postgres::Error> {
     if session_ids.is_empty() {
-        return Ok(());
+        return Ok(Joining::default());
     }
-    let mut wanted: Vec<&str> = session_ids.iter().copied().collect();
-    // Typed: in one round trip, and in the packet of BEGIN.
+    let wanted: Vec<&str> = session_ids.iter().copied().collect();
+    hold(client, &wanted).await
+}
+
+async fn hold<T: AsRef<str> + ToSql + Sync>(
+    client: &Client,
+    wanted: &[T],
+) -> Result<Joining, tokio_postgres::Error> {
+    // Typed: in one round trip.
     let held = client
         .query_typed(JOIN, &[(&wanted, Type::TEXT_ARRAY)])
         .await?;
-    let summarized: Vec<&str> = held
-        .iter()
-        .filter(|row| row.get(1))
-        .map(|row| row.get::<_, &str>(0))
-        .collect();
-    if !summarized.is_empty() {
-        client.execute(MARK_OUT_OF_DATE, &[&summarized]).await?;
-    }
-    if held.len() < wanted.len() {
-        let exist: BTreeSet<&str> = held.iter().map(|row| row.get::<_, &str>(0)).collect();
-        wanted.retain(|id| !exist.contains(id));
-        client.execute(CREATE, &[&wanted]).await?;
-        // Rows that another transaction made in between are not held by the insert.
-        client.query(JOIN, &[&wanted]).await?;
-    }
-    Ok(())
+    let exist: BTreeSet<&str> = held.iter().map(|row| row.get(0)).collect();
+    let is_missing = |id: &&str| !exist.contains(id);
+    Ok(Joining {
+        missing: wanted
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(is_missing)
+            .map(str::to_owned)
+            .collect(),
+        summarized: held
+            .iter()
+            .filter(|row| row.get(1))
+            .map(|row| row.get(0))
+            .collect(),
+    })
 }
 
 const ANNOUNCE: &str = "

@@ -1,7 +1,11 @@
 use std::time::Duration;
 
-use passerby_consumer::WorkerConfig;
-use passerby_tests::{Env, Fault, eventually, fixtures::detections};
+use passerby_consumer::{WorkerConfig, store::Store};
+use passerby_shared::ErrorChain;
+use passerby_tests::{
+    Env, Fault, eventually,
+    fixtures::{detections, key},
+};
 
 /// Publishes entries of ten rows, from detection `first` on.
 async fn publish(env: &Env, first: i64, n_entries: i64) {
@@ -198,4 +202,26 @@ async fn what_was_published_before_the_first_worker_is_stored() {
 
     assert_eq!((report.entries, report.detections), (30, 300));
     env.assert_settled_once(n).await;
+}
+
+/// Keys leave for the ledger in the packet of BEGIN: outside of a transaction they would be committed
+/// without their rows, which would count as stored from then on.
+#[tokio::test]
+async fn keys_are_not_entered_when_the_transaction_was_not_begun() {
+    let env = Env::start().await;
+    let (proxy, database_url) = env.postgres_proxy().await;
+    let mut store = Store::connect(&database_url).await.unwrap();
+    let rows = detections(0..10);
+    store.insert_entries_once(&[(key(0), &rows)]).await.unwrap();
+    proxy.set(Fault::Garble(Fault::BEGIN));
+
+    let rows = detections(10..20);
+    let entry = [(key(1), &rows[..])];
+    let error = store.insert_entries_once(&entry).await.unwrap_err();
+
+    assert!(proxy.was_met());
+    let error = ErrorChain(&error).to_string();
+    assert!(error.contains("syntax error"), "{error}");
+    store.insert_entries_once(&entry).await.unwrap();
+    env.assert_stored_once(20).await;
 }

@@ -355,3 +355,49 @@ async fn what_went_into_the_store_directly_is_known_to_workers_too() {
     assert_eq!((report.entries, report.duplicates), (0, 1));
     env.assert_settled_once(10).await;
 }
+
+/// A transaction that enters keys before it makes the row of a session must not meet one that does so the
+/// other way round.
+#[tokio::test]
+async fn two_workers_with_an_entry_of_a_new_session_do_not_wait_for_each_other() {
+    let env = Env::start().await;
+    let (proxy, database_url) = env.postgres_proxy().await;
+    let mut first = Store::connect(&database_url).await.unwrap();
+    let mut second = env.store().await;
+    let known = detections(0..10);
+    let mut new = detections(10..20);
+    for row in &mut new {
+        row.session_id = "evening".to_owned();
+    }
+    first
+        .insert_entries_once(&[(key(0), &known)])
+        .await
+        .unwrap();
+    proxy.set(Fault::HoldBefore(b"INSERT INTO sessions"));
+
+    let (entry, both) = ([(key(1), &new[..])], [(key(0), &known[..]), (key(1), &new)]);
+    let in_between = async {
+        proxy.met().await;
+        eventually("the other waits for the key", async || {
+            env.value::<i64>(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .await
+                == 1
+        })
+        .await;
+        proxy.heal();
+    };
+    let (first, second, ()) = tokio::join!(
+        first.insert_entries_once(&entry),
+        async {
+            proxy.met().await;
+            second.insert_entries_once(&both).await
+        },
+        in_between,
+    );
+
+    assert_eq!((first.unwrap().entries, second.unwrap().duplicates), (1, 2));
+    env.assert_stored_once(20).await;
+}
