@@ -211,7 +211,7 @@ pub struct WorkerArgs {
     )]
     batch_bytes: NonZeroUsize,
     /// Longest wait for a batch to fill. More makes larger batches and rows visible later.
-    #[arg(long, env = "PASSERBY_LINGER", value_name = "TIME", default_value = "5ms",
+    #[arg(long, env = "PASSERBY_LINGER", value_name = "TIME", default_value = "2ms",
           value_parser = parse_duration)]
     linger: Duration,
     /// Postgres connections that commit at the same time.

@@ -81,7 +81,7 @@ impl WorkerConfig {
             consumer: ConsumerName::generate(),
             batch_rows: size(5_000),
             batch_bytes: size(4 << 20),
-            linger: Duration::from_millis(5),
+            linger: Duration::from_millis(2),
             committers: size(2),
             block: Duration::from_secs(1),
             min_idle: Duration::from_secs(30),

@@ -36,7 +36,7 @@ pub struct ProducerConfig {
     /// Rows are flushed when they take so many bytes, and no entry holds more unless a single row
     /// does: 256 KiB, at most [`MAX_ENTRY_BYTES`].
     pub max_bytes: NonZeroUsize,
-    /// Rows are flushed when the first of them has waited so long: 10 ms.
+    /// Rows are flushed when the first of them has waited so long: 15 ms.
     ///
     /// The rows of a frame, and of all cameras that deliver one in that time, share an entry. An entry
     /// costs the store about as much as ten rows do, so a shorter delay is paid for there; a longer one
@@ -83,7 +83,7 @@ impl ProducerConfig {
             shards: NonZeroU16::MIN,
             max_rows: size(1000),
             max_bytes: size(256 << 10),
-            max_delay: Duration::from_millis(10),
+            max_delay: Duration::from_millis(15),
             buffer_rows: size(100_000),
             buffer_bytes: size(64 << 20),
             overflow: Overflow::default(),

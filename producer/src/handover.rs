@@ -5,7 +5,10 @@
 
 use std::{
     pin::pin,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub(crate) struct Handover {
     block: Option<Duration>,
     /// Rows settled, or the producer closed or ended: for callers that wait,
     settled: Condvar,
+    /// of whom there are so many,
+    n_waiting: AtomicUsize,
     /// and for those that wait in async code.
     settled_async: Notify,
     /// Something may be due: for the flusher.
@@ -84,6 +89,7 @@ impl Handover {
                 _ => None,
             },
             settled: Condvar::new(),
+            n_waiting: AtomicUsize::new(0),
             settled_async: Notify::new(),
             due: Notify::new(),
             hurry: Notify::new(),
@@ -214,7 +220,11 @@ impl Handover {
 
     /// Tells everybody who waits that rows settled.
     pub(crate) fn announce(&self) {
-        self.settled.notify_all();
+        // A system call that is mostly in vain. Whoever is not counted yet has yet to take the lock under
+        // which things changed, and finds them changed.
+        if self.n_waiting.load(SeqCst) > 0 {
+            self.settled.notify_all();
+        }
         self.settled_async.notify_waiters();
     }
 
@@ -303,6 +313,8 @@ impl Handover {
         deadline: Instant,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Option<T> {
+        self.n_waiting.fetch_add(1, SeqCst);
+        let _counted = CountedOnDrop(&self.n_waiting);
         loop {
             // Read before `ready` looks, so that no change is missed.
             let n_changes = self.buffer().n_changes();
@@ -387,6 +399,15 @@ impl Handover {
     pub(crate) fn end(&self) {
         self.buffer().end();
         self.announce();
+    }
+}
+
+/// Takes a caller back out of the number of those who wait.
+struct CountedOnDrop<'a>(&'a AtomicUsize);
+
+impl Drop for CountedOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

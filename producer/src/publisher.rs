@@ -421,7 +421,9 @@ fn add(
     key: IdempotencyKey,
     payload: &[u8],
 ) {
-    pipe.cmd("XADD")
+    // With room for the payload, and for what little there is beside it.
+    let mut xadd = redis::Cmd::with_capacity(11, payload.len() + 128);
+    xadd.arg("XADD")
         .arg(stream)
         .arg("*")
         .arg(FIELD_VERSION)
@@ -432,6 +434,7 @@ fn add(
         .arg(key.as_bytes())
         .arg(FIELD_PAYLOAD)
         .arg(payload);
+    pipe.add_command(xadd);
 }
 
 /// Sorts entries into one lane a shard, in order.

@@ -128,7 +128,7 @@ const CANDIDATES: &[Candidate] = &[
     },
     texts("none", &[]),
     texts(
-        "Passerby's: brin timestamp, bloom track, (camera, timestamp)",
+        "brin timestamp, bloom track, (camera, timestamp)",
         &[BRIN_TIME, BLOOM_TRACK, "(camera_id, timestamp)"],
     ),
     texts(
@@ -150,7 +150,7 @@ const CANDIDATES: &[Candidate] = &[
         &[BRIN_TIME, "(camera_id)", "(session_id, track_id)"],
     ),
     texts(
-        "brin timestamp, (session, track)",
+        "Passerby's: brin timestamp, (session, track)",
         &[BRIN_TIME, "(session_id, track_id)"],
     ),
     texts(

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::{
     DeadLetter, Reason, Store, StoreError,
-    connection::{Connection, answer, within},
+    connection::{Connection, Prepared, answer, within},
     copy::{self, CopyIn},
     dead_letters,
     ledger::{self, IS_IN_TRANSACTION},
@@ -191,8 +191,9 @@ impl Store {
         let mut copying = None;
         let done = within("try rows", limit, async {
             let all: Vec<usize> = (0..batch.entries().len()).collect();
-            let joining = begin(&connection, batch, &all).await?;
-            write_rows(&mut connection, batch, &all, joining, &mut copying).await?;
+            let prepared = connection.prepared().await?;
+            let joining = begin(&connection, &prepared, batch, &all).await?;
+            write_rows(&connection, &prepared, batch, &all, joining, &mut copying).await?;
             // What is deferred to the commit would otherwise never be heard of.
             let ending = "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK";
             let ending = connection.client.batch_execute(ending);
@@ -226,7 +227,7 @@ async fn fast_path(
     // sends what is polled. The horizon must be read after the keys are in. No row follows before all of it
     // is answered.
     let (begun, entered, horizon, copy) = futures_util::join!(
-        begin(connection, batch, &all),
+        begin(connection, &prepared, batch, &all),
         answer(
             connection.silence,
             format!("insert {} rows into `ledger`", all.len()),
@@ -260,7 +261,7 @@ async fn fast_path(
         report.detections = copy.send(pieces).await?;
         *copying = None;
     }
-    write_others(connection, batch, &all, joining, &mut report).await?;
+    write_others(connection, &prepared, batch, &all, joining, &mut report).await?;
     report.dead_letters = write_dead_letters(connection, batch, &all).await?;
     commit(connection).await?;
     Ok(Some(report))
@@ -274,7 +275,7 @@ async fn careful_path(
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
-    let joining = begin(connection, batch, &all).await?;
+    let joining = begin(connection, &prepared, batch, &all).await?;
     let new: HashSet<IdempotencyKey> = answer(
         connection.silence,
         format!("insert {} rows into `ledger`", all.len()),
@@ -289,7 +290,7 @@ async fn careful_path(
         .copied()
         .filter(|&at| new.contains(&batch.entries()[at].key))
         .partition(|&at| batch.entries()[at].is_older_than(horizon));
-    let mut report = write_rows(connection, batch, &included, joining, copying).await?;
+    let mut report = write_rows(connection, &prepared, batch, &included, joining, copying).await?;
     report.dead_letters = write_dead_letters(connection, batch, &included).await?
         + write_too_old(connection, batch, &too_old, horizon).await?;
     commit(connection).await?;
@@ -301,6 +302,7 @@ async fn careful_path(
 /// Begins the transaction, and holds the sessions that it writes rows of.
 async fn begin(
     connection: &Connection,
+    prepared: &Prepared,
     batch: &Batch,
     included: &[usize],
 ) -> Result<Joining, StoreError> {
@@ -317,7 +319,7 @@ async fn begin(
         answer(
             silence,
             "lock rows of `sessions`",
-            sessions::join(&connection.client, &session_ids)
+            sessions::join(&connection.client, prepared, &session_ids)
         ),
     );
     begun.and(joined)
@@ -333,7 +335,8 @@ async fn commit(connection: &Connection) -> Result<(), StoreError> {
 }
 
 async fn write_rows(
-    connection: &mut Connection,
+    connection: &Connection,
+    prepared: &Prepared,
     batch: &Batch,
     included: &[usize],
     joining: Joining,
@@ -342,26 +345,27 @@ async fn write_rows(
     let mut report = CommitReport::default();
     let pieces = pieces(batch, included);
     if !pieces.is_empty() {
-        let statement = connection.prepared().await?.copy_detections;
         *copying = Some(included.to_vec());
-        let copy = CopyIn::begin(connection, copying_rows(batch), &statement).await?;
+        let statement = &prepared.copy_detections;
+        let copy = CopyIn::begin(connection, copying_rows(batch), statement).await?;
         report.detections = copy.send(pieces).await?;
         *copying = None;
     }
-    write_others(connection, batch, included, joining, &mut report).await?;
+    write_others(connection, prepared, batch, included, joining, &mut report).await?;
     Ok(report)
 }
 
 /// Writes what follows the detections.
 async fn write_others(
     connection: &Connection,
+    prepared: &Prepared,
     batch: &Batch,
     included: &[usize],
     joining: Joining,
     report: &mut CommitReport,
 ) -> Result<(), StoreError> {
     let (client, silence) = (&connection.client, connection.silence);
-    answer(silence, "join `sessions`", joining.finish(client)).await?;
+    answer(silence, "join `sessions`", joining.finish(client, prepared)).await?;
     let entries = || included.iter().map(|&at| &batch.entries()[at]);
     let merged = tracks::merged(entries().flat_map(|entry| &batch.tracks[entry.tracks.clone()]));
     if !merged.is_empty() {

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{
     DatabaseUrl, StoreError, copy::COPY_DETECTIONS, ledger::ENTER_KEYS,
-    partitions::KnownPartitions, pruning::HORIZON, tls,
+    partitions::KnownPartitions, pruning::HORIZON, sessions::HOLD_SESSIONS, tls,
 };
 
 /// How long the store waits.
@@ -72,6 +72,7 @@ pub(super) struct Prepared {
     pub(super) copy_detections: Statement,
     pub(super) enter_keys: Statement,
     pub(super) horizon: Statement,
+    pub(super) hold_sessions: Statement,
 }
 
 impl Store {
@@ -195,15 +196,17 @@ impl Connection {
         if self.prepared.is_none() {
             let client = &self.client;
             let preparing = async {
-                let (copy_detections, enter_keys, horizon) = futures_util::try_join!(
+                let (copy_detections, enter_keys, horizon, hold_sessions) = futures_util::try_join!(
                     client.prepare(COPY_DETECTIONS),
                     client.prepare(ENTER_KEYS),
                     client.prepare(HORIZON),
+                    client.prepare(HOLD_SESSIONS),
                 )?;
                 Ok(Prepared {
                     copy_detections,
                     enter_keys,
                     horizon,
+                    hold_sessions,
                 })
             };
             self.prepared = Some(answer(self.silence, "prepare statements", preparing).await?);

@@ -11,14 +11,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Session, SessionSummary};
-use tokio_postgres::{
-    Client, Row,
-    types::{ToSql, Type},
+use tokio_postgres::{Client, Row, types::ToSql};
+
+use super::{
+    Store, StoreError,
+    connection::{Prepared, within},
 };
 
-use super::{Store, StoreError, connection::within};
-
-const JOIN: &str = "
+/// Of those that exist, which, and whether they have a finished summary or one that is being made.
+pub(super) const HOLD_SESSIONS: &str = "
 SELECT session_id, ended_at IS NOT NULL AND summarized_at IS NOT NULL
 FROM sessions
 WHERE session_id = ANY($1)
@@ -55,11 +56,15 @@ impl Joining {
     ///
     /// All transactions do this after they have entered their keys into the ledger and before they write
     /// tracks, so that no two wait for each other.
-    pub(super) async fn finish(mut self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    pub(super) async fn finish(
+        mut self,
+        client: &Client,
+        prepared: &Prepared,
+    ) -> Result<(), tokio_postgres::Error> {
         if !self.missing.is_empty() {
             client.execute(CREATE, &[&self.missing]).await?;
             // A row that another transaction made in between is not held by the insert.
-            let made = hold(client, &self.missing).await?;
+            let made = hold(client, prepared, &self.missing).await?;
             self.summarized.extend(made.summarized);
         }
         if !self.summarized.is_empty() {
@@ -76,23 +81,22 @@ impl Joining {
 /// statement, in the packet of BEGIN if it is polled with that.
 pub(super) async fn join(
     client: &Client,
+    prepared: &Prepared,
     session_ids: &BTreeSet<&str>,
 ) -> Result<Joining, tokio_postgres::Error> {
     if session_ids.is_empty() {
         return Ok(Joining::default());
     }
     let wanted: Vec<&str> = session_ids.iter().copied().collect();
-    hold(client, &wanted).await
+    hold(client, prepared, &wanted).await
 }
 
 async fn hold<T: AsRef<str> + ToSql + Sync>(
     client: &Client,
+    prepared: &Prepared,
     wanted: &[T],
 ) -> Result<Joining, tokio_postgres::Error> {
-    // Typed: in one round trip.
-    let held = client
-        .query_typed(JOIN, &[(&wanted, Type::TEXT_ARRAY)])
-        .await?;
+    let held = client.query(&prepared.hold_sessions, &[&wanted]).await?;
     let exist: BTreeSet<&str> = held.iter().map(|row| row.get(0)).collect();
     let is_missing = |id: &&str| !exist.contains(id);
     Ok(Joining {

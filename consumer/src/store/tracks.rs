@@ -150,16 +150,17 @@ impl Store {
         }
         let merged = merged(tracks);
         let session_ids: BTreeSet<&str> = merged.iter().map(|t| &*t.session_id).collect();
-        let connection = self.begin().await?;
+        let mut connection = self.begin().await?;
         let done = within("upsert tracks", self.limit(), async {
             let failed =
                 || StoreError::statement(format!("upsert {} rows into `tracks`", merged.len()));
+            let prepared = connection.prepared().await?;
             let client = &connection.client;
             client.batch_execute("BEGIN").await.map_err(failed())?;
-            let joining = sessions::join(client, &session_ids)
+            let joining = sessions::join(client, &prepared, &session_ids)
                 .await
                 .map_err(failed())?;
-            joining.finish(client).await.map_err(failed())?;
+            joining.finish(client, &prepared).await.map_err(failed())?;
             let n_rows = upsert(client, &merged).await.map_err(failed())?;
             client.batch_execute("COMMIT").await.map_err(failed())?;
             Ok(n_rows)
