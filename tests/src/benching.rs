@@ -13,7 +13,7 @@ mod worker_process;
 pub use history::{Burst, History, bytes_of, settle};
 pub use latencies::Latencies;
 pub use pace::Pace;
-pub use report::{Figure, Report, Target};
+pub use report::{Figure, Report, Target, number};
 pub use samples::Samples;
 pub use servers::{BenchServers, Rows};
 pub use usage::{CpuTime, Usage};

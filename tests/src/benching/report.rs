@@ -1,4 +1,4 @@
-use std::fs;
+use std::{env, fs};
 
 use serde_json::{Value, json};
 
@@ -165,6 +165,7 @@ impl Report {
         if as_json {
             let all = json!({
                 "bench": self.name,
+                "command": command(self.name),
                 "setup": self.setup,
                 "servers": self.servers,
                 "machine": machine(),
@@ -184,8 +185,21 @@ impl Report {
     }
 }
 
+/// What was typed.
+fn command(bench: &str) -> String {
+    let servers = env::var("PASSERBY_SERVERS")
+        .map_or(String::new(), |which| format!("PASSERBY_SERVERS={which} "));
+    let args: Vec<_> = env::args()
+        .skip(1)
+        .filter(|arg| arg != "--json" && arg != "--bench")
+        .collect();
+    let dashes = if args.is_empty() { "" } else { " -- " };
+    format!("{servers}cargo bench-{bench}{dashes}{}", args.join(" "))
+}
+
 /// With as many digits as say something.
-fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         let text = format!("{value:.3}");
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
