@@ -10,7 +10,7 @@ use passerby_shared::Session;
 
 use crate::row::Row;
 
-/// Most rows in a block: about 100 KiB, which one allocation in a `record()` may cost.
+/// Most rows in a block: about 200 KiB, which one allocation in a `record()` may cost.
 const MAX_BLOCK_ROWS: usize = 1024;
 
 /// Empty blocks that are kept ahead while rows pile up.
