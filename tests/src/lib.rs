@@ -23,6 +23,7 @@ mod own_redis;
 mod producing;
 mod program;
 mod servers;
+mod tool;
 mod worker;
 mod worker_binary;
 
@@ -34,5 +35,6 @@ pub use own_redis::OwnRedis;
 pub use producing::{Published, producer_config};
 pub use program::build as build_program;
 pub use servers::Servers;
+pub use tool::{Tool, project, project_file};
 pub use worker::RunningWorker;
 pub use worker_binary::{Finished, WorkerBinary};

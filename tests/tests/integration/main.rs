@@ -8,6 +8,7 @@ mod bad_input_is_explained;
 mod bad_rows_cost_no_neighbours;
 mod commands_explain_bad_input;
 mod demo_stores_every_detection;
+mod deployment;
 mod detections_are_small_in_redis;
 mod entries_of_the_dead_are_taken_over;
 mod hands_have_altered_things;
