@@ -3,3 +3,4 @@
 
 mod compose;
 mod image;
+mod systemd_units;
