@@ -12,7 +12,8 @@ use crate::commands::{self, Failure, output};
 #[command(
     name = "passerby",
     version,
-    after_help = "Start here:\n  passerby demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+    after_help = "Start here:\n  passerby demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 \
+                  unhealthy (doctor)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -33,6 +34,7 @@ enum Command {
     Demo(commands::demo::DemoArgs),
     Ingest(commands::ingest::IngestArgs),
     Migrate(commands::migrate::MigrateArgs),
+    Doctor(commands::doctor::DoctorArgs),
     Query(commands::query::QueryArgs),
     Pending(commands::pending::PendingArgs),
     Claim(commands::claim::ClaimArgs),
@@ -65,6 +67,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Ingest(args) => commands::ingest::run(args).await,
+            Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
             Command::Pending(args) => commands::pending::run(args).await,

@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use passerby_servers::{Appendonly, RedisServer, ServerError};
 use passerby_shared::redis_connection::{RedisLink, RedisTimeouts, RedisUrl};
@@ -15,6 +18,7 @@ use crate::{
 pub struct OwnRedis {
     server: Arc<Mutex<RedisServer>>,
     port: u16,
+    dir: PathBuf,
 }
 
 impl OwnRedis {
@@ -24,6 +28,7 @@ impl OwnRedis {
         let server = server.unwrap_or_else(|e| panic!("{}", passerby_shared::ErrorChain(&e)));
         Self {
             port: server.port(),
+            dir: server.dir().to_owned(),
             server: Arc::new(Mutex::new(server)),
         }
     }
@@ -33,6 +38,11 @@ impl OwnRedis {
         format!("redis://127.0.0.1:{}/0", self.port)
             .parse()
             .unwrap()
+    }
+
+    /// Its private directory, with its data.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A proxy before it, with the address to give to a client.

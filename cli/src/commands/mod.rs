@@ -3,6 +3,7 @@
 pub(crate) mod claim;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod ingest;
 pub(crate) mod migrate;
 pub(crate) mod output;
@@ -23,6 +24,9 @@ use passerby_shared::{
     redis_connection::{RedisLink, RedisTimeouts},
 };
 use tokio_util::sync::CancellationToken;
+
+/// The exit code of a command that found something wrong, and did its own work well.
+pub(crate) const UNHEALTHY: u8 = 3;
 
 /// Why a command failed: one line that says what was tried, what came back and what to do.
 #[derive(Debug)]

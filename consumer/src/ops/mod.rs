@@ -3,6 +3,7 @@
 //! These functions return data; the binary `passerby` renders it.
 
 mod claim;
+mod doctor;
 mod pending;
 mod requeue;
 
@@ -13,6 +14,9 @@ use passerby_shared::{
 use redis::RedisError;
 
 pub use claim::{ClaimFilter, ClaimReport, claim, claim_dry_run, hand_over};
+pub use doctor::{
+    CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
+};
 pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
 pub use requeue::{RequeueReport, requeue};
 

@@ -88,6 +88,29 @@ impl Store {
         Ok(store)
     }
 
+    /// A connection as the server and the role have it, for looking around.
+    pub(crate) async fn open_client(
+        url: &DatabaseUrl,
+        limit: Duration,
+    ) -> Result<Client, StoreError> {
+        let mut config = url.config().clone();
+        config.connect_timeout(limit);
+        if config.get_application_name().is_none() {
+            config.application_name("passerby");
+        }
+        let connecting = Connection::connect_client(&config, Arc::default());
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(|source| StoreError::Connect {
+                url: url.clone(),
+                source,
+            }),
+            Err(_) => Err(StoreError::TimedOut {
+                doing: format!("connect to {url}").into(),
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+
     /// A store that connects at its first operation.
     pub fn new(url: DatabaseUrl, timeouts: StoreTimeouts) -> Self {
         Self {

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use tokio_postgres::{Config, config::Host};
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode},
+};
 
 /// A `postgresql://` URL, or libpq's `key=value` form.
 ///
@@ -32,6 +35,19 @@ impl DatabaseUrl {
             .get_dbname()
             .or(self.0.get_user())
             .unwrap_or("postgres")
+    }
+
+    /// The servers to try, each with its port.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (Host, u16)> {
+        let ports = self.0.get_ports();
+        let port = move |i| ports.get(i).or_else(|| ports.first()).copied();
+        let hosts = self.0.get_hosts().iter().enumerate();
+        hosts.map(move |(i, host)| (host.clone(), port(i).unwrap_or(5432)))
+    }
+
+    /// How `sslmode` says to encrypt.
+    pub(crate) fn ssl_mode(&self) -> SslMode {
+        self.0.get_ssl_mode()
     }
 
     /// The same server with another database.

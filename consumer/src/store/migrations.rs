@@ -20,7 +20,7 @@ mod embedded {
 
 /// Where refinery notes what it has run; not its default name, which another program in the same
 /// schema may use.
-const HISTORY_TABLE: &str = "passerby_schema_history";
+pub(crate) const HISTORY_TABLE: &str = "passerby_schema_history";
 
 /// Longest wait for migrations, those of others included.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -46,7 +46,7 @@ fn runner() -> Runner {
 }
 
 /// The schema version that this program works with.
-fn wanted_version() -> i32 {
+pub(crate) fn wanted_version() -> i32 {
     runner()
         .get_migrations()
         .iter()

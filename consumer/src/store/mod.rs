@@ -46,6 +46,7 @@ pub use demographics::{Bucket, Counted, Demographics, DemographicsFilter};
 pub use detections::DetectionFilter;
 pub use error::{Recovery, StoreError};
 pub use migrations::MigrationReport;
+pub(crate) use migrations::{HISTORY_TABLE, wanted_version};
 pub use retention::RetentionReport;
 pub use sessions::SessionRecord;
 pub use sources::{SourceMismatch, SourceRecord, SourceState};

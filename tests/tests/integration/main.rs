@@ -10,6 +10,7 @@ mod commands_explain_bad_input;
 mod demo_stores_every_detection;
 mod deployment;
 mod detections_are_small_in_redis;
+mod doctor_finds_what_will_hurt;
 mod entries_of_the_dead_are_taken_over;
 mod hands_have_altered_things;
 mod ingest_stores_nothing_twice;
