@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use passerby_consumer::store::{DeadLetterFilter, DeadLetterRecord, Store};
+use passerby_consumer::store::{DeadLetterFilter, DeadLetterRecord, LetterState, Store};
 use passerby_shared::wire;
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -272,7 +272,7 @@ async fn find(world: &World, client: &Client, accounts: &[&Account]) -> Found {
     }
     let mut store = Store::connect(&world.database_url()).await.unwrap();
     let live = DeadLetterFilter {
-        not_requeued: true,
+        state: Some(LetterState::Waiting),
         limit: i64::MAX,
         ..DeadLetterFilter::default()
     };

@@ -9,7 +9,7 @@ use std::{
 
 use passerby_consumer::{
     Worker, WorkerConfig, WorkerReport,
-    ops::{self, RequeueReport, Target},
+    ops::{self, RequeueLimits, RequeueReport, Target},
     store::{DatabaseUrl, DeadLetterFilter, DeadLetterRecord, Store},
 };
 use passerby_shared::{
@@ -413,7 +413,9 @@ impl Env {
             limit: 10_000,
             ..DeadLetterFilter::default()
         };
-        ops::requeue(&mut target, &mut self.store().await, &all, false)
+        let (limits, stop) = (RequeueLimits::default(), CancellationToken::new());
+        let mut store = self.store().await;
+        ops::requeue(&mut target, &mut store, &all, &limits, &stop, |_| {})
             .await
             .unwrap()
     }

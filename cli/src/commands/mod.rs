@@ -9,6 +9,7 @@ pub(crate) mod migrate;
 pub(crate) mod output;
 pub(crate) mod pending;
 pub(crate) mod query;
+pub(crate) mod span;
 pub(crate) mod spool;
 
 use std::{fmt, io::IsTerminal};
@@ -122,6 +123,19 @@ pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
         Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Failure::new("not confirmed: nothing was changed")),
     }
+}
+
+/// Who types the command, for what is kept of it.
+pub(crate) fn operator() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    format!("{user}@{host}")
 }
 
 /// Fires `stop` at the first Ctrl-C; the second one ends the process as usual.

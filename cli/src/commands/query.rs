@@ -1,19 +1,18 @@
 //! `passerby query`: detections, tracks, and how many people, when, where.
 
-use std::{ops::Range, pin::pin, process::ExitCode, time::Duration};
+use std::{pin::pin, process::ExitCode};
 
-use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
 use passerby_consumer::{
-    args::{DatabaseArgs, parse_duration},
+    args::DatabaseArgs,
     store::{
         Bucket, Counted, Demographics, DemographicsFilter, DetectionFilter, Store, TrackFilter,
     },
 };
 use passerby_shared::{Detection, Gender, Track};
 
-use super::{Failure, output};
+use super::{Failure, output, span::Span};
 use crate::render::{Cell, Column, Output, TableWriter, Terminal};
 
 /// Ask what is stored.
@@ -56,31 +55,6 @@ struct Common {
     /// Print comma-separated values.
     #[arg(long)]
     csv: bool,
-}
-
-#[derive(Debug, Args)]
-struct Span {
-    /// From this time on, RFC 3339.
-    #[arg(long, value_name = "TIME", conflicts_with = "last")]
-    from: Option<DateTime<Utc>>,
-    /// Up to this time, itself not included.
-    #[arg(long, value_name = "TIME", conflicts_with = "last")]
-    to: Option<DateTime<Utc>>,
-    /// The last so many minutes, hours or days: 10m, 24h, 7d [default: everything].
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    last: Option<Duration>,
-}
-
-impl Span {
-    fn range(&self) -> Range<DateTime<Utc>> {
-        let start = match self.last {
-            Some(last) => Utc::now() - last,
-            None => self.from.unwrap_or(DateTime::UNIX_EPOCH),
-        };
-        let forever =
-            DateTime::from_timestamp(4_102_444_800, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        start..self.to.unwrap_or(forever)
-    }
 }
 
 #[derive(Debug, Args)]

@@ -61,7 +61,7 @@ fn least_widths(columns: &[Column], rows: &[Vec<Cell>]) -> Vec<usize> {
     let of_cell = |cell: &Cell| {
         let width = cell.to_table().chars().count();
         match cell {
-            Cell::Text(_) => width.min(MIN_TEXT_WIDTH),
+            Cell::Text(_) | Cell::List(_) => width.min(MIN_TEXT_WIDTH),
             _ => width,
         }
     };

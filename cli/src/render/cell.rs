@@ -15,6 +15,8 @@ pub enum Cell {
     Absent,
     /// Text; in a table, control characters are escaped.
     Text(String),
+    /// Texts: joined in a table and in CSV, an array in JSON.
+    List(Vec<String>),
     /// A number that names something, or of which every digit counts.
     Id(i64),
     /// A number of things, with its digits in threes in a table.
@@ -35,6 +37,7 @@ impl Cell {
         match self {
             Self::Absent => "-".to_owned(),
             Self::Text(text) => visible(text).into_owned(),
+            Self::List(texts) => visible(&texts.join(", ")).into_owned(),
             Self::Id(id) => id.to_string(),
             Self::Count(count) => number::grouped(*count),
             Self::Real(value) => format!("{value:.2}"),
@@ -48,6 +51,7 @@ impl Cell {
         match self {
             Self::Absent => String::new(),
             Self::Text(text) => text.clone(),
+            Self::List(texts) => texts.join(" "),
             Self::Id(number) | Self::Count(number) => number.to_string(),
             Self::Real(value) => value.to_string(),
             Self::Flag(is_set) => is_set.to_string(),
@@ -71,6 +75,7 @@ impl Serialize for Cell {
         match self {
             Self::Absent => serializer.serialize_none(),
             Self::Text(text) => serializer.serialize_str(text),
+            Self::List(texts) => texts.serialize(serializer),
             Self::Id(number) | Self::Count(number) => serializer.serialize_i64(*number),
             Self::Real(value) => serializer.serialize_f32(*value),
             Self::Flag(is_set) => serializer.serialize_bool(*is_set),
@@ -136,6 +141,8 @@ mod tests {
         let time: DateTime<Utc> = "2026-09-21T12:00:00.04Z".parse().unwrap();
         check(Cell::Absent, "-", "null", "");
         check("a\nb".into(), "a\\nb", "\"a\\nb\"", "a\nb");
+        let list = Cell::List(vec!["a".into(), "b".into()]);
+        check(list, "a, b", "[\"a\",\"b\"]", "a b");
         check(Cell::Id(12_345), "12345", "12345", "12345");
         check(Cell::Count(12_345), "12,345", "12345", "12345");
         check(0.8905.into(), "0.89", "0.8905", "0.8905");

@@ -18,7 +18,7 @@ pub use doctor::{
     CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
 };
 pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
-pub use requeue::{RequeueReport, requeue};
+pub use requeue::{RequeueLimits, RequeueReport, Stopped, requeue, requeue_dry_run};
 
 use crate::{reply::UnexpectedReply, store::StoreError, worker::redis_advice};
 

@@ -1,11 +1,27 @@
 //! What can never be stored as it is, kept with the reason.
 
-use chrono::{DateTime, Utc};
-use passerby_shared::IdempotencyKey;
-use tokio_postgres::{Client, Row, types::ToSql};
+mod count;
+mod discard;
+mod filter;
+mod query;
+mod requeue;
+
+use passerby_shared::{
+    IdempotencyKey,
+    wire::{EntryFields, Sources},
+};
+use tokio_postgres::{
+    Client,
+    types::{Json, ToSql},
+};
 use uuid::Uuid;
 
-use super::{Store, StoreError, connection::within};
+pub use count::DeadLetterCount;
+pub use discard::Discard;
+pub use filter::DeadLetterFilter;
+pub use query::{DeadLetterRecord, LetterState};
+pub use requeue::TakenLetters;
+
 use crate::batch::{Origin, RawFields};
 
 /// Why something was dead-lettered.
@@ -67,10 +83,14 @@ pub struct DeadLetter {
 
 const INSERT: &str = "
 INSERT INTO dead_letters (dead_lettered_at, stream, entry_id, idempotency_key, row_idx, kind,
-                          reason, message, sqlstate, fields)
-SELECT now(), s.*
+                          reason, message, sqlstate, fields, camera_ids, session_ids)
+SELECT now(), stream, entry_id, idempotency_key, row_idx, kind, reason, message, sqlstate, fields,
+       ARRAY(SELECT jsonb_array_elements_text(camera_ids)),
+       ARRAY(SELECT jsonb_array_elements_text(session_ids))
 FROM unnest($1::text[], $2::text[], $3::uuid[], $4::integer[], $5::text[],
-            $6::text[], $7::text[], $8::text[], $9::bytea[]) AS s";
+            $6::text[], $7::text[], $8::text[], $9::bytea[], $10::jsonb[], $11::jsonb[])
+     AS letters (stream, entry_id, idempotency_key, row_idx, kind, reason, message, sqlstate, fields,
+                 camera_ids, session_ids)";
 
 pub(super) async fn insert(
     client: &Client,
@@ -92,8 +112,22 @@ pub(super) async fn insert(
         .collect();
     let sqlstates: Vec<Option<&str>> = letters.iter().map(|l| l.sqlstate.as_deref()).collect();
     let fields: Vec<Vec<u8>> = letters.iter().map(|l| encode_fields(&l.fields)).collect();
-    let params: [&(dyn ToSql + Sync); 9] = [
-        &streams, &entry_ids, &keys, &rows, &kinds, &reasons, &messages, &sqlstates, &fields,
+    let sources: Vec<Sources> = letters.iter().map(|l| sources_of(&l.fields)).collect();
+    // Arrays of different lengths, which an array of arrays cannot hold.
+    let camera_ids: Vec<_> = sources.iter().map(|s| Json(&s.camera_ids)).collect();
+    let session_ids: Vec<_> = sources.iter().map(|s| Json(&s.session_ids)).collect();
+    let params: [&(dyn ToSql + Sync); 11] = [
+        &streams,
+        &entry_ids,
+        &keys,
+        &rows,
+        &kinds,
+        &reasons,
+        &messages,
+        &sqlstates,
+        &fields,
+        &camera_ids,
+        &session_ids,
     ];
     client.execute(INSERT, &params).await
 }
@@ -109,6 +143,14 @@ fn encode_fields(fields: &RawFields) -> Vec<u8> {
     rmp_serde::to_vec(&flat).expect("bytes are always encodable")
 }
 
+/// The cameras and sessions that a letter is about, as far as they can be read.
+fn sources_of(fields: &RawFields) -> Sources {
+    let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+    EntryFields::parse(pairs)
+        .map(|entry| Sources::of(entry.kind, entry.payload))
+        .unwrap_or_default()
+}
+
 fn decode_fields(bytes: &[u8]) -> RawFields {
     let flat: Vec<serde_bytes::ByteBuf> = rmp_serde::from_slice(bytes).unwrap_or_default();
     let (pairs, _) = flat.as_chunks::<2>();
@@ -116,154 +158,4 @@ fn decode_fields(bytes: &[u8]) -> RawFields {
         .iter()
         .map(|[name, value]| (name.to_vec(), value.to_vec()))
         .collect()
-}
-
-/// A row of `dead_letters`.
-#[derive(Debug, Clone)]
-pub struct DeadLetterRecord {
-    /// The letter's number.
-    pub id: i64,
-    /// When it was written.
-    pub dead_lettered_at: DateTime<Utc>,
-    /// The stream it came from.
-    pub stream: String,
-    /// The entry it is, or was in.
-    pub entry_id: String,
-    /// The entry's idempotency key.
-    pub key: IdempotencyKey,
-    /// The row within the entry; `None` for the whole entry.
-    pub row_idx: Option<i32>,
-    /// The kind of the rows, where it could be read.
-    pub kind: Option<String>,
-    /// See [`Reason::as_str`].
-    pub reason: String,
-    /// What is wrong, for people.
-    pub message: String,
-    /// What Postgres said, if it was Postgres.
-    pub sqlstate: Option<String>,
-    /// The entry's fields; for a row, with a payload that holds this row alone.
-    pub fields: RawFields,
-    /// When it was last put back into its stream.
-    pub requeued_at: Option<DateTime<Utc>>,
-    /// The idempotency key it was put back with.
-    pub requeued_key: Option<IdempotencyKey>,
-}
-
-/// Which dead letters.
-#[derive(Debug, Clone, Default)]
-pub struct DeadLetterFilter {
-    /// Only these numbers; all when empty.
-    pub ids: Vec<i64>,
-    /// Only this reason.
-    pub reason: Option<String>,
-    /// Only those that were not put back yet.
-    pub not_requeued: bool,
-    /// Only those with a greater number.
-    pub after: i64,
-    /// Only those with no greater number.
-    pub up_to: Option<i64>,
-    /// At most so many.
-    pub limit: i64,
-}
-
-const QUERY: &str = "
-SELECT id, dead_lettered_at, stream, entry_id, idempotency_key, row_idx, kind, reason, message,
-       sqlstate, fields, requeued_at, requeued_key
-FROM dead_letters
-WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1))
-  AND ($2::text IS NULL OR reason = $2)
-  AND (NOT $3::boolean OR requeued_at IS NULL)
-  AND id > $4
-  AND ($5::bigint IS NULL OR id <= $5)
-ORDER BY id
-LIMIT $6";
-
-impl Store {
-    /// The dead letters that match, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the server cannot be reached or refuses.
-    pub async fn query_dead_letters(
-        &mut self,
-        filter: &DeadLetterFilter,
-    ) -> Result<Vec<DeadLetterRecord>, StoreError> {
-        let connection = self.begin().await?;
-        let done = within("query dead letters", self.limit(), async {
-            let DeadLetterFilter {
-                ids,
-                reason,
-                not_requeued,
-                after,
-                up_to,
-                limit,
-            } = filter;
-            connection
-                .client
-                .query(QUERY, &[ids, reason, not_requeued, after, up_to, limit])
-                .await
-                .map_err(StoreError::statement("query `dead_letters`"))
-        })
-        .await;
-        Ok(self.end(connection, done)?.iter().map(from_row).collect())
-    }
-
-    /// The number of the newest dead letter; 0 when there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the server cannot be reached or refuses.
-    pub async fn last_dead_letter(&mut self) -> Result<i64, StoreError> {
-        let connection = self.begin().await?;
-        let done = within("look for the newest dead letter", self.limit(), async {
-            let row = connection
-                .client
-                .query_one("SELECT coalesce(max(id), 0) FROM dead_letters", &[])
-                .await
-                .map_err(StoreError::statement("query `dead_letters`"))?;
-            Ok(row.get(0))
-        })
-        .await;
-        self.end(connection, done)
-    }
-
-    /// Notes that a dead letter was put back into its stream.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the server cannot be reached or refuses.
-    pub async fn mark_requeued(&mut self, id: i64, key: IdempotencyKey) -> Result<(), StoreError> {
-        let connection = self.begin().await?;
-        let done = within("mark a dead letter", self.limit(), async {
-            connection
-                .client
-                .execute(
-                    "UPDATE dead_letters SET requeued_at = now(), requeued_key = $2 WHERE id = $1",
-                    &[&id, &key.as_uuid()],
-                )
-                .await
-                .map(drop)
-                .map_err(StoreError::statement("update a row of `dead_letters`"))
-        })
-        .await;
-        self.end(connection, done)
-    }
-}
-
-fn from_row(row: &Row) -> DeadLetterRecord {
-    DeadLetterRecord {
-        id: row.get(0),
-        dead_lettered_at: row.get(1),
-        stream: row.get(2),
-        entry_id: row.get(3),
-        key: row.get::<_, Uuid>(4).into(),
-        row_idx: row.get(5),
-        kind: row.get(6),
-        reason: row.get(7),
-        message: row.get(8),
-        sqlstate: row.get(9),
-        fields: decode_fields(row.get(10)),
-        requeued_at: row.get(11),
-        requeued_key: row.get::<_, Option<Uuid>>(12).map(Into::into),
-    }
 }

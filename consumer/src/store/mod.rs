@@ -41,7 +41,10 @@ pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;
 pub(crate) use copy::tuple_len;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
-pub use dead_letters::{DeadLetter, DeadLetterFilter, DeadLetterRecord, Reason};
+pub use dead_letters::{
+    DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterRecord, Discard, LetterState, Reason,
+    TakenLetters,
+};
 pub use demographics::{Bucket, Counted, Demographics, DemographicsFilter};
 pub use detections::DetectionFilter;
 pub use error::{Recovery, StoreError};

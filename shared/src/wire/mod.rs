@@ -14,7 +14,9 @@ mod compact_row;
 mod cursor;
 mod decode;
 mod encode;
+mod inspect;
 mod plain;
+mod sources;
 mod value;
 
 use std::str::FromStr;
@@ -22,7 +24,9 @@ use std::str::FromStr;
 pub use cursor::Malformed;
 pub use decode::{BadRow, Undecodable, decode_detections, decode_sessions, decode_tracks};
 pub use encode::{encode_detections, encode_sessions, encode_tracks};
+pub use inspect::{Broken, InspectedField, InspectedValue, inspect};
 pub use plain::encode_plain_detections;
+pub use sources::Sources;
 
 use crate::{EntryId, IdempotencyKey, StreamKey};
 

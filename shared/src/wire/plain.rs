@@ -14,7 +14,7 @@ use super::{
 use crate::{Detection, DetectionRef, Invalid, Session, Track};
 
 /// The session of rows that name none.
-const DEFAULT_SESSION: &str = "default";
+pub(super) const DEFAULT_SESSION: &str = "default";
 
 /// Writes detections in the plain form, for tools and test vectors; a stranger would write the same.
 pub fn encode_plain_detections(detections: &[Detection], out: &mut Vec<u8>) {

@@ -3,11 +3,12 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use passerby_consumer::{
-    ops::{self, ClaimFilter, Target},
-    store::{DeadLetterFilter, Store, StoreTimeouts},
+    ops::{self, ClaimFilter, OpsError, RequeueLimits, RequeueReport, Target},
+    store::{DeadLetterFilter, LetterState, Store, StoreTimeouts},
 };
 use passerby_shared::redis_connection::{RedisLink, RedisTimeouts};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::End;
 use crate::world::{GROUP, World};
@@ -84,7 +85,7 @@ pub(super) async fn hand_over(world: &World, end: End) {
 pub(super) async fn requeue(world: &World, end: End) {
     let (mut target, mut store) = (target(world), store(world));
     let filter = filter(None);
-    let requeueing = ops::requeue(&mut target, &mut store, &filter, false);
+    let requeueing = requeue_with(&mut target, &mut store, &filter);
     match timeout(end.left().max(PAUSE), requeueing).await {
         Ok(Ok(report)) => {
             world
@@ -100,7 +101,7 @@ pub(super) async fn requeue(world: &World, end: End) {
 /// Puts dead letters back when nothing is in the way.
 pub(crate) async fn put_all_back(world: &World, reason: Option<&str>) {
     let (mut target, mut store) = (target(world), store(world));
-    let report = ops::requeue(&mut target, &mut store, &filter(reason), false).await;
+    let report = requeue_with(&mut target, &mut store, &filter(reason)).await;
     let report = report.unwrap_or_else(|error| {
         panic!(
             "requeue without a fault: {}",
@@ -115,9 +116,24 @@ pub(crate) async fn put_all_back(world: &World, reason: Option<&str>) {
 
 fn filter(reason: Option<&str>) -> DeadLetterFilter {
     DeadLetterFilter {
-        not_requeued: true,
+        state: Some(LetterState::Waiting),
         reason: reason.map(str::to_owned),
         limit: 100_000,
         ..DeadLetterFilter::default()
     }
+}
+
+/// As an operator who does not care what it does to Redis.
+async fn requeue_with(
+    target: &mut Target,
+    store: &mut Store,
+    filter: &DeadLetterFilter,
+) -> Result<RequeueReport, OpsError> {
+    let limits = RequeueLimits {
+        max_backlog: u64::MAX,
+        max_memory_percent: u64::MAX,
+        ..RequeueLimits::default()
+    };
+    let stop = CancellationToken::new();
+    ops::requeue(target, store, filter, &limits, &stop, |_| {}).await
 }

@@ -7,6 +7,7 @@ mod backlogs_are_measured;
 mod bad_input_is_explained;
 mod bad_rows_cost_no_neighbours;
 mod commands_explain_bad_input;
+mod dead_letters_are_steered;
 mod demo_stores_every_detection;
 mod deployment;
 mod detections_are_small_in_redis;

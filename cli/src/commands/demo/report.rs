@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use passerby_consumer::{
     WorkerReport,
-    store::{Bucket, DeadLetterFilter, DemographicsFilter, DetectionFilter, Store},
+    store::{
+        Bucket, DeadLetterCount, DeadLetterFilter, DemographicsFilter, DetectionFilter, Store,
+    },
 };
 use passerby_producer::Stats;
 use passerby_shared::SessionSummary;
@@ -96,15 +98,11 @@ async fn stored(store: &mut Store, camera_id: &str) -> Result<u64, Failure> {
 }
 
 async fn dead_lettered(store: &mut Store) -> Result<u64, Failure> {
-    let filter = DeadLetterFilter {
-        limit: i64::MAX,
-        ..DeadLetterFilter::default()
-    };
-    let letters = store
-        .query_dead_letters(&filter)
+    let counts = store
+        .count_dead_letters(&DeadLetterFilter::default())
         .await
         .map_err(Failure::store)?;
-    Ok(letters.len() as u64)
+    Ok(counts.iter().map(DeadLetterCount::total).sum())
 }
 
 /// Postgres' times end before chrono's.
