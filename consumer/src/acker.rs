@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{in_flight::InFlight, metrics, store::Settled};
+use crate::{in_flight::InFlight, metrics::Metrics, store::Settled};
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -19,6 +19,7 @@ pub(crate) struct Acker {
     pub(crate) link: RedisLink,
     pub(crate) group: String,
     pub(crate) in_flight: InFlight,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) abort: CancellationToken,
 }
 
@@ -52,7 +53,7 @@ impl Acker {
                 return Ok(());
             }
             self.in_flight.remove(&origins);
-            metrics::entries_acked(origins.len());
+            self.metrics.acked(origins.len());
         }
         Ok(())
     }
@@ -66,14 +67,21 @@ impl Acker {
         loop {
             let failure = match self.try_ack(by_stream).await {
                 Ok(()) => return Ok(true),
-                Err(AckError::Connect(error)) => ErrorChain(&error).to_string(),
-                Err(AckError::Redis(error)) => match self.link.judge(&error) {
-                    // Nobody can be told any more, and nobody will deliver these entries again
-                    // without creating the group: then the ledger knows them.
-                    RedisRecovery::RecreateGroup => return Ok(true),
-                    RedisRecovery::Stop => return Err(error),
-                    _ => ErrorChain(&error).to_string(),
-                },
+                Err(AckError::Connect(error)) => {
+                    self.metrics.ack_failed(RedisRecovery::Reconnect);
+                    ErrorChain(&error).to_string()
+                }
+                Err(AckError::Redis(error)) => {
+                    let recovery = self.link.judge(&error);
+                    self.metrics.ack_failed(recovery);
+                    match recovery {
+                        // Nobody can be told any more, and nobody will deliver these entries again
+                        // without creating the group: then the ledger knows them.
+                        RedisRecovery::RecreateGroup => return Ok(true),
+                        RedisRecovery::Stop => return Err(error),
+                        _ => ErrorChain(&error).to_string(),
+                    }
+                }
             };
             warn!(error = failure, "acknowledging failed: trying again");
             tokio::select! {

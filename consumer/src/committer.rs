@@ -21,7 +21,7 @@ use crate::{
     dead_letter_guard::DeadLetterGuard,
     decoder,
     isolation::{self, RefusedRow},
-    metrics,
+    metrics::Metrics,
     stats::WorkerStats,
     store::{CommitError, CommitReport, DeadLetter, Reason, Recovery, Settled, Store, StoreError},
 };
@@ -66,6 +66,7 @@ pub(crate) struct Committer {
     pub(crate) batches: Arc<Mutex<mpsc::Receiver<Batch>>>,
     pub(crate) settled: mpsc::Sender<Settled>,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: DeadLetterGuard,
     /// Fired when the grace period of a shutdown is over.
     pub(crate) abort: CancellationToken,
@@ -221,7 +222,7 @@ impl Committer {
                 Err(failure) => failure,
             };
             let recovery = failure.error.recovery();
-            metrics::commit_failed(recovery);
+            self.metrics.commit_failed(failure.error.fault());
             match recovery {
                 Recovery::Stop => return Err(failure.error),
                 Recovery::DeadLetter => {
@@ -269,7 +270,7 @@ impl Committer {
     fn committed(&self, batch: &Batch, report: CommitReport, elapsed: Duration) {
         self.stats.commit_works();
         self.stats.committed(report);
-        metrics::batch_committed(report, elapsed);
+        self.metrics.batch_committed(batch, &report, elapsed);
         debug!(
             first_entry_id = batch.first_entry_id().map(tracing::field::display),
             n_entries = report.entries,

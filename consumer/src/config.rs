@@ -64,6 +64,8 @@ pub struct WorkerConfig {
     /// A server that has been silent for so long, where an answer is due, is given up: the same work
     /// is tried again on a new connection.
     pub server_timeout: Duration,
+    /// Look at both servers so often, on connections of its own, for metrics and health; `None` for never.
+    pub observe: Option<Duration>,
 }
 
 impl WorkerConfig {
@@ -94,6 +96,7 @@ impl WorkerConfig {
             drain: false,
             migrate: true,
             server_timeout: StoreTimeouts::default().silence,
+            observe: None,
         }
     }
 

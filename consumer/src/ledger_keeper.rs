@@ -13,7 +13,7 @@ use passerby_shared::{
     Backlog, KeyPrefix, StreamKey, backlog,
     redis_connection::{RedisLink, RedisRecovery},
 };
-use redis::RedisError;
+use redis::{RedisError, aio::MultiplexedConnection};
 use std::{collections::HashMap, sync::Arc};
 use tokio::time::Instant;
 use tracing::warn;
@@ -99,26 +99,15 @@ async fn look(
         for stream in streams {
             all = all.and(backlog::measure(connection, stream, group).await?);
         }
-        let spools: HashMap<String, i64> = redis::cmd("HGETALL")
-            .arg(prefix.spools())
-            .query_async(connection)
-            .await?;
-        Ok::<_, RedisError>((all, spools))
+        let now = DateTime::from_timestamp_millis(all.now_ms.cast_signed()).unwrap_or_default();
+        Ok::<_, RedisError>(Outlook {
+            now,
+            backlog: all,
+            oldest_spooled: oldest_spooled(connection, prefix, now).await?,
+        })
     };
     match looked.await {
-        Ok((backlog, spools)) => {
-            let now_ms = i64::try_from(backlog.now_ms).map_err(drop)?;
-            let now = DateTime::from_timestamp_millis(now_ms).ok_or(())?;
-            let expired = now - SPOOL_EXPIRY;
-            let times = spools
-                .values()
-                .filter_map(|ms| DateTime::from_timestamp_millis(*ms));
-            Ok(Outlook {
-                now,
-                backlog,
-                oldest_spooled: times.filter(|time| *time > expired).min(),
-            })
-        }
+        Ok(outlook) => Ok(outlook),
         Err(error) => {
             if link.judge(&error) == RedisRecovery::Stop {
                 warn!(%error, "the ledger cannot be pruned: Redis does not tell what may come back");
@@ -126,6 +115,23 @@ async fn look(
             Err(())
         }
     }
+}
+
+/// When the oldest entry in any spool was made, as far as producers have told.
+pub(crate) async fn oldest_spooled(
+    connection: &mut MultiplexedConnection,
+    prefix: &KeyPrefix,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, RedisError> {
+    let spools: HashMap<String, i64> = redis::cmd("HGETALL")
+        .arg(prefix.spools())
+        .query_async(connection)
+        .await?;
+    let expired = now - SPOOL_EXPIRY;
+    let times = spools
+        .values()
+        .filter_map(|ms| DateTime::from_timestamp_millis(*ms));
+    Ok(times.filter(|time| *time > expired).min())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //!   └─ reclaimer: XAUTOCLAIM      └ store/: COPY, tracks, sessions, partitions, queries
 //! heartbeat: signs of life for entries in work
 //! upkeep: trimming, session summaries, partitions ahead
+//! observer: how much the group has before it, for exporter: /metrics
 //! ```
 //!
 //! Bounded channels join the steps: a store that is slow or away stops the reader, and memory stays
@@ -20,6 +21,7 @@ mod committer;
 mod config;
 mod dead_letter_guard;
 mod decoder;
+pub mod exporter;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,6 +31,7 @@ mod in_flight;
 mod isolation;
 mod ledger_keeper;
 pub mod metrics;
+mod observer;
 pub mod ops;
 mod reader;
 mod reclaimer;

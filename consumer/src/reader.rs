@@ -22,7 +22,8 @@ use tracing::{error, info, warn};
 use crate::{
     ConsumerName, group,
     in_flight::InFlight,
-    metrics, reclaimer,
+    metrics::Metrics,
+    reclaimer,
     reply::{self, Claimed, Delivered, UnexpectedReply},
     stats::WorkerStats,
     suspects,
@@ -49,6 +50,7 @@ pub(crate) struct Reader {
     pub(crate) drain: bool,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) tail: Tail,
 }
 
@@ -244,6 +246,7 @@ impl Reader {
             let connection = self.link.get().await?;
             let n_lost = within(self.server_timeout, self.tail.check(connection)).await??;
             self.stats.lost_tails(n_lost);
+            self.metrics.lost_tails(n_lost);
         }
         match *phase {
             Phase::New => self.read(None, count).await,
@@ -294,7 +297,7 @@ impl Reader {
                     Phase::New
                 };
                 if !delivered.is_empty() {
-                    metrics::entries_claimed(delivered.len());
+                    self.metrics.claimed(delivered.len());
                     warn!(
                         stream = %self.streams[stream],
                         n_entries = delivered.len(),
@@ -355,6 +358,7 @@ impl Reader {
         }
         let n_again = delivered.iter().filter(|entry| entry.again).count();
         self.stats.read(delivered.len(), n_again);
+        self.metrics.read(delivered.len(), n_again);
         delivered
     }
 
@@ -395,7 +399,7 @@ impl Reader {
     /// Does what can be done about a failed read.
     async fn heal(&mut self, failure: ReadError, phase: &mut Phase) -> Result<(), ReadError> {
         let recovery = failure.recovery();
-        metrics::read_failed(recovery);
+        self.metrics.read_failed(recovery);
         match recovery {
             RedisRecovery::Reconnect => {
                 if self.link.is_connected() || *phase == Phase::New {
@@ -415,7 +419,7 @@ impl Reader {
                      entries that were deleted with it are lost, those that are there will be \
                      delivered again and stored once"
                 );
-                metrics::stream_reset();
+                self.metrics.stream_reset();
                 for stream in self.streams.clone() {
                     if let Ok(connection) = self.link.get().await
                         && let Err(error) = group::create(connection, &stream, &self.group).await

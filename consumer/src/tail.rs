@@ -11,7 +11,7 @@ use passerby_shared::{EntryId, StreamKey};
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 use tracing::error;
 
-use crate::{batch::Origin, metrics};
+use crate::batch::Origin;
 
 /// The newest entry that this worker has read of each stream.
 #[derive(Debug, Default)]
@@ -58,7 +58,6 @@ impl Tail {
                      data: what was read of it is stored; what nobody had read is lost unless its \
                      producers send it again"
                 );
-                metrics::stream_lost_tail();
                 n_lost += 1;
                 // Said once for each loss.
                 *newest = last;

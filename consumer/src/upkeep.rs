@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::{
     ConsumerName, group,
     ledger_keeper::LedgerKeeper,
-    metrics,
+    metrics::Metrics,
     store::{Store, StoreError},
     trimmer,
 };
@@ -39,6 +39,7 @@ pub(crate) struct Upkeep {
     pub(crate) ledger_keeper: Option<LedgerKeeper>,
     pub(crate) retention: Option<Duration>,
     pub(crate) was_nearly_full: bool,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Upkeep {
@@ -60,10 +61,8 @@ impl Upkeep {
             tick.tick().await;
             if Instant::now() >= next_partitions {
                 next_partitions = Instant::now() + PARTITIONS_EVERY;
-                log_store(
-                    "make partitions",
-                    self.store.ensure_partitions_ahead().await,
-                );
+                let made = self.store.ensure_partitions_ahead().await;
+                self.note("partitions", "make partitions", made);
                 self.drop_old_detections().await;
                 self.prune_ledger().await;
                 self.retire_consumers().await;
@@ -72,10 +71,16 @@ impl Upkeep {
                 next_trim = Instant::now() + TRIM_EVERY;
                 self.trim().await;
             }
-            log_store(
-                "summarize sessions",
-                self.store.summarize_ended_sessions(QUIET).await,
-            );
+            let summarized = self.store.summarize_ended_sessions(QUIET).await;
+            self.note("sessions", "summarize sessions", summarized);
+        }
+    }
+
+    /// Logs and counts a task that failed.
+    fn note<T>(&self, task: &'static str, doing: &'static str, done: Result<T, StoreError>) {
+        if let Err(error) = done {
+            self.metrics.upkeep_failed(task);
+            warn!(error = %ErrorChain(&error), doing, "upkeep failed: trying again later");
         }
     }
 
@@ -85,7 +90,7 @@ impl Upkeep {
         };
         let before = Utc::now() - retention;
         let dropped = self.store.drop_detections_before(before).await;
-        log_store("drop old detections", dropped);
+        self.note("retention", "drop old detections", dropped);
     }
 
     async fn prune_ledger(&mut self) {
@@ -97,7 +102,11 @@ impl Upkeep {
             .horizon(link, &self.key_prefix, streams, &self.group)
             .await
         {
-            log_store("prune the ledger", self.store.prune_ledger(below).await);
+            let pruned = self.store.prune_ledger(below).await;
+            if let Ok(Some(n_keys)) = pruned {
+                self.metrics.ledger_pruned(n_keys);
+            }
+            self.note("ledger", "prune the ledger", pruned);
         }
     }
 
@@ -115,6 +124,7 @@ impl Upkeep {
                 Ok(n_consumers) => info!(%stream, n_consumers, "retired consumers long gone"),
                 Err(error) => {
                     self.link.judge(&error);
+                    self.metrics.upkeep_failed("consumers");
                     debug!(%stream, error = %ErrorChain(&error), "retiring consumers failed");
                 }
             }
@@ -140,13 +150,15 @@ impl Upkeep {
             let connection = match self.link.get().await {
                 Ok(connection) => connection,
                 Err(error) => {
+                    self.metrics.upkeep_failed("trim");
                     debug!(error = %ErrorChain(&error), "trimming failed: trying again later");
                     return;
                 }
             };
             match trimmer::trim(connection, stream, grace).await {
-                Ok(n_entries) => metrics::entries_trimmed(n_entries),
+                Ok(n_entries) => self.metrics.trimmed(n_entries),
                 Err(error) => {
+                    self.metrics.upkeep_failed("trim");
                     if self.link.judge(&error) == RedisRecovery::Stop {
                         warn!(%stream, error = %ErrorChain(&error), "this stream cannot be trimmed");
                     } else {
@@ -155,11 +167,5 @@ impl Upkeep {
                 }
             }
         }
-    }
-}
-
-fn log_store<T>(doing: &'static str, done: Result<T, StoreError>) {
-    if let Err(error) = done {
-        warn!(error = %ErrorChain(&error), doing, "upkeep failed: trying again later");
     }
 }

@@ -24,6 +24,8 @@ use crate::{
     heartbeat::Heartbeat,
     in_flight::InFlight,
     ledger_keeper::LedgerKeeper,
+    metrics::Metrics,
+    observer::{Observer, PATIENCE},
     reader::{ReadError, Reader},
     store::{Store, StoreError},
     tail::Tail,
@@ -123,6 +125,7 @@ pub struct Worker {
     link: RedisLink,
     store: Store,
     stats: Arc<WorkerStats>,
+    metrics: Arc<Metrics>,
 }
 
 impl Worker {
@@ -135,7 +138,9 @@ impl Worker {
     /// faults; at the start they are most likely mistakes.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         config.check()?;
-        let mut link = RedisLink::new(config.redis_url.clone(), config.redis_timeouts());
+        let metrics = Arc::new(Metrics::register());
+        let mut link = RedisLink::new(config.redis_url.clone(), config.redis_timeouts())
+            .counted_by(metrics.redis_connections());
         let streams: Vec<_> = config
             .key_prefix
             .streams(config.shards)
@@ -166,6 +171,7 @@ impl Worker {
             link,
             store,
             stats: Arc::default(),
+            metrics,
         })
     }
 
@@ -204,6 +210,7 @@ impl Worker {
             link,
             store,
             stats,
+            metrics,
         } = self;
         info!(
             redis = %config.redis_url,
@@ -218,7 +225,10 @@ impl Worker {
         let reading = stop.child_token();
         let abort = CancellationToken::new();
         let upkeep_done = CancellationToken::new();
-        let new_link = |timeouts| RedisLink::new(config.redis_url.clone(), timeouts);
+        let new_link = |timeouts| {
+            RedisLink::new(config.redis_url.clone(), timeouts)
+                .counted_by(metrics.redis_connections())
+        };
         let (entries_tx, entries_rx) = mpsc::channel(1);
         let (batches_tx, batches_rx) = mpsc::channel(1);
         let (settled_tx, settled_rx) = mpsc::channel(config.committers.get());
@@ -239,6 +249,7 @@ impl Worker {
             drain: config.drain,
             in_flight: in_flight.clone(),
             stats: Arc::clone(&stats),
+            metrics: Arc::clone(&metrics),
             tail: Tail::default(),
         };
         let decoder = Decoder {
@@ -250,6 +261,7 @@ impl Worker {
             link,
             group: config.group.clone(),
             in_flight: in_flight.clone(),
+            metrics: Arc::clone(&metrics),
             abort: abort.clone(),
         };
         let heartbeat = Heartbeat {
@@ -273,7 +285,22 @@ impl Worker {
             ledger_keeper: config.ledger_retention.map(LedgerKeeper::new),
             retention: config.retention,
             was_nearly_full: false,
+            metrics: Arc::clone(&metrics),
         };
+        let observer = config.observe.map(|every| Observer {
+            link: new_link(RedisTimeouts {
+                connect: PATIENCE,
+                response: Some(PATIENCE),
+            }),
+            store: Store::new(config.database_url.clone(), config.store_timeouts()),
+            streams: streams.clone(),
+            group: config.group.clone(),
+            key_prefix: config.key_prefix.clone(),
+            every,
+            in_flight: in_flight.clone(),
+            stats: Arc::clone(&stats),
+            metrics: Arc::clone(&metrics),
+        });
 
         let mut tasks = JoinSet::<Result<(), WorkerError>>::new();
         let in_span = tracing::Span::current();
@@ -302,6 +329,7 @@ impl Worker {
                 batches: Arc::clone(&batches),
                 settled: settled_tx.clone(),
                 stats: Arc::clone(&stats),
+                metrics: Arc::clone(&metrics),
                 guard: guard.clone(),
                 abort: abort.clone(),
             };
@@ -319,7 +347,10 @@ impl Worker {
                 .run(upkeep_done.clone())
                 .instrument(in_span.clone()),
         );
-        beside.spawn(upkeep.run(upkeep_done.clone()).instrument(in_span));
+        beside.spawn(upkeep.run(upkeep_done.clone()).instrument(in_span.clone()));
+        if let Some(observer) = observer {
+            beside.spawn(observer.run(upkeep_done.clone()).instrument(in_span));
+        }
 
         let ended = supervise(&mut tasks, &stop, &reading, &abort, config.grace_period).await;
         // Entries in work show signs of life until the last of them is settled.

@@ -1,268 +1,305 @@
-//! The producer's metrics: every name, unit and help text.
+//! The producer's metrics: every name, label and help text.
 //!
 //! Recorded through the `metrics` facade, once per flush or failed attempt and never per row; without
-//! a recorder they cost nothing.
+//! a recorder they cost nothing. A recorder is to be installed before the first producer is started: a
+//! producer registers its series then, and keeps to them.
+//!
+//! Any recorder will do. With `metrics-exporter-prometheus`:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{thread, time::Duration};
+//!
+//! use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+//!
+//! let mut builder = PrometheusBuilder::new();
+//! for metric in passerby_producer::metrics::ALL {
+//!     if let Some(buckets) = metric.buckets() {
+//!         builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.into()), buckets)?;
+//!     }
+//! }
+//! let exporter = builder.install_recorder()?; // before the first producer
+//!
+//! // Samples of histograms are kept one by one until then.
+//! let upkeep = exporter.clone();
+//! thread::spawn(move || {
+//!     loop {
+//!         upkeep.run_upkeep();
+//!         thread::park_timeout(Duration::from_secs(1));
+//!     }
+//! });
+//!
+//! // What the pipeline answers to GET /metrics:
+//! println!("{}", exporter.render());
+//! # Ok(()) }
+//! ```
 
 use std::time::Duration;
 
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+use metrics::{Counter, Gauge, Histogram};
+use passerby_shared::{Label, declare_metrics, wire::Kind};
+
+use crate::stats::{RowStats, Stats};
+
+const KIND: Label = Label {
+    name: "kind",
+    values: &["detections", "tracks", "sessions"],
 };
-use passerby_shared::wire::Kind;
+const DROP_REASON: Label = Label {
+    name: "reason",
+    values: &[
+        "oldest",
+        "closed",
+        "spool-full",
+        "spool-damaged",
+        "newest",
+        "block-timeout",
+    ],
+};
+const DEGRADED_KIND: Label = Label {
+    name: "kind",
+    values: &["detections", "tracks", "embeddings"],
+};
+const READ_OUTCOME: Label = Label {
+    name: "outcome",
+    values: &["hit", "miss", "undecodable", "unavailable"],
+};
+const WRITE_OUTCOME: Label = Label {
+    name: "outcome",
+    values: &["written", "dropped"],
+};
 
-use crate::stats::Stats;
+/// Of a flush: about a millisecond on a good day, as long as Redis is away on a bad one.
+const FLUSH_BUCKETS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0,
+];
 
-/// Rows accepted, by `kind`.
-pub const ROWS_ACCEPTED: &str = "producer_rows_accepted_total";
-/// Rows that Redis acknowledged, by `kind`.
-pub const ROWS_PUBLISHED: &str = "producer_rows_published_total";
-/// Rows of earlier runs that were found in the spool, by `kind`.
-pub const ROWS_RECOVERED: &str = "producer_rows_recovered_total";
-/// Rows lost, by `kind` and `reason`: `oldest`, `closed`, `spool-full` and `spool-damaged` had been
-/// accepted, `newest` and `block-timeout` had not.
-pub const ROWS_DROPPED: &str = "producer_rows_dropped_total";
-/// Rows refused because they cannot be stored, by `kind`.
-pub const ROWS_INVALID: &str = "producer_rows_invalid_total";
-/// Entries that Redis acknowledged.
-pub const ENTRIES_PUBLISHED: &str = "producer_entries_published_total";
-/// Payload of the entries that Redis acknowledged.
-pub const PUBLISHED_BYTES: &str = "producer_published_bytes_total";
-/// Attempts to connect or to publish that failed.
-pub const RETRIES: &str = "producer_retries_total";
-/// Connections made after the first one.
-pub const RECONNECTS: &str = "producer_reconnects_total";
-/// Rows that waited or were being sent at the last flush or failed attempt.
-pub const BUFFERED_ROWS: &str = "producer_buffered_rows";
-/// Memory charged for these rows.
-pub const BUFFERED_BYTES: &str = "producer_buffered_bytes";
-/// Rows in the spool's log at the last flush or failed attempt.
-pub const SPOOLED_ROWS: &str = "producer_spooled_rows";
-/// Bytes of the spool's log, sent ones in segments that are not free yet included.
-pub const SPOOL_BYTES: &str = "producer_spool_bytes";
-/// Whether the spool was abandoned because its disk failed: 0 or 1.
-pub const SPOOL_ABANDONED: &str = "producer_spool_abandoned";
-/// Places in the spool that could not be read.
-pub const SPOOL_DAMAGED: &str = "producer_spool_damaged_total";
-/// Entries sent again because Redis was another server than before, or the same one started anew.
-pub const ENTRIES_RESENT: &str = "producer_entries_resent_total";
-/// Entries that were forgotten before the resend window was over, as it held too many bytes.
-pub const RESEND_CUT: &str = "producer_resend_cut_entries_total";
-/// How near the producer and the store are to their limits, 0…1.
-pub const PRESSURE: &str = "producer_pressure_ratio";
-/// What is left out of rows: 0 nothing, 1 trajectories and embeddings, 2 genders as well.
-pub const DEGRADATION: &str = "producer_degradation_level";
-/// Rows recorded without something they had, and embeddings not cached, by `kind`.
-pub const DEGRADED: &str = "producer_degraded_total";
-/// Time from taking rows out of the buffer until Redis had acknowledged all of them.
-pub const FLUSH_SECONDS: &str = "producer_flush_duration_seconds";
-/// Values asked of the track cache, by `outcome`: `hit`, `miss`, `undecodable`, `unavailable`.
-pub const CACHE_READS: &str = "producer_cache_reads_total";
-/// Values given to the track cache, by `outcome`: `written`, `dropped`.
-pub const CACHE_WRITES: &str = "producer_cache_writes_total";
-
-/// Registers units and help texts with the installed recorder.
-pub fn describe() {
-    describe_counter!(ROWS_ACCEPTED, Unit::Count, "Rows accepted, by kind");
-    describe_counter!(
-        ROWS_PUBLISHED,
-        Unit::Count,
-        "Rows that Redis acknowledged, by kind"
-    );
-    describe_counter!(
-        ROWS_RECOVERED,
-        Unit::Count,
-        "Rows of earlier runs found in the spool, by kind"
-    );
-    describe_counter!(ROWS_DROPPED, Unit::Count, "Rows lost, by kind and reason");
-    describe_counter!(
-        ROWS_INVALID,
-        Unit::Count,
-        "Rows refused because they cannot be stored, by kind"
-    );
-    describe_counter!(
-        ENTRIES_PUBLISHED,
-        Unit::Count,
-        "Entries that Redis acknowledged"
-    );
-    describe_counter!(
-        PUBLISHED_BYTES,
-        Unit::Bytes,
-        "Payload of the entries that Redis acknowledged"
-    );
-    describe_counter!(
-        RETRIES,
-        Unit::Count,
-        "Attempts to connect or to publish that failed"
-    );
-    describe_counter!(
-        RECONNECTS,
-        Unit::Count,
-        "Connections made after the first one"
-    );
-    describe_gauge!(
-        BUFFERED_ROWS,
-        Unit::Count,
-        "Rows that wait or are being sent"
-    );
-    describe_gauge!(
-        BUFFERED_BYTES,
-        Unit::Bytes,
-        "Memory charged for rows that wait or are being sent"
-    );
-    describe_gauge!(
-        SPOOLED_ROWS,
-        Unit::Count,
-        "Rows in the spool that wait or are being sent"
-    );
-    describe_gauge!(SPOOL_BYTES, Unit::Bytes, "Bytes of the spool's log");
-    describe_gauge!(
-        SPOOL_ABANDONED,
-        Unit::Count,
-        "Whether the spool was abandoned because its disk failed"
-    );
-    describe_counter!(
-        SPOOL_DAMAGED,
-        Unit::Count,
-        "Places in the spool that could not be read"
-    );
-    describe_counter!(
-        ENTRIES_RESENT,
-        Unit::Count,
-        "Entries sent again because Redis was another server or was started anew"
-    );
-    describe_counter!(
-        RESEND_CUT,
-        Unit::Count,
-        "Entries forgotten before the resend window was over"
-    );
-    describe_gauge!(
-        PRESSURE,
-        Unit::Count,
-        "How near the producer and the store are to their limits, 0 to 1"
-    );
-    describe_gauge!(
-        DEGRADATION,
-        Unit::Count,
-        "What is left out of rows: 0 nothing, 1 trajectories, 2 genders as well"
-    );
-    describe_counter!(
-        DEGRADED,
-        Unit::Count,
-        "Rows recorded without something they had, and embeddings not cached"
-    );
-    describe_histogram!(
-        FLUSH_SECONDS,
-        Unit::Seconds,
-        "Time from the buffer to Redis' acknowledgement"
-    );
-    describe_counter!(
-        CACHE_READS,
-        Unit::Count,
-        "Values asked of the track cache, by outcome"
-    );
-    describe_counter!(
-        CACHE_WRITES,
-        Unit::Count,
-        "Values given to the track cache, by outcome"
-    );
+declare_metrics! {
+    /// Rows accepted by `record()`.
+    ROWS_ACCEPTED = Counter "producer_rows_accepted_total" [KIND];
+    /// Rows that Redis acknowledged.
+    ROWS_PUBLISHED = Counter "producer_rows_published_total" [KIND];
+    /// Rows of earlier runs that were found in the spool.
+    ROWS_RECOVERED = Counter "producer_rows_recovered_total" [KIND];
+    /// Rows lost: `oldest`, `closed`, `spool-full` and `spool-damaged` had been accepted, `newest` and
+    /// `block-timeout` had not.
+    ROWS_DROPPED = Counter "producer_rows_dropped_total" [KIND, DROP_REASON];
+    /// Rows refused by `record()` because they cannot be stored.
+    ROWS_INVALID = Counter "producer_rows_invalid_total" [KIND];
+    /// Entries that Redis acknowledged.
+    ENTRIES_PUBLISHED = Counter "producer_entries_published_total" [];
+    /// Payload of the entries that Redis acknowledged.
+    PUBLISHED_BYTES = Counter "producer_published_bytes_total" [];
+    /// Attempts to connect or to publish that failed, each followed by another.
+    RETRIES = Counter "producer_retries_total" [];
+    /// Connections made after the first one.
+    RECONNECTS = Counter "producer_reconnects_total" [];
+    /// Rows in memory that waited or were being sent, at the last flush or failed attempt.
+    BUFFERED_ROWS = Gauge "producer_buffered_rows" [];
+    /// Memory charged for these rows.
+    BUFFERED_BYTES = Gauge "producer_buffered_bytes" [];
+    /// Rows in the spool's log that waited or were being sent, at the last flush or failed attempt.
+    SPOOLED_ROWS = Gauge "producer_spooled_rows" [];
+    /// Size of the spool's log, with what was sent and is in segments that are not free yet.
+    SPOOL_BYTES = Gauge "producer_spool_bytes" [];
+    /// 1 when the spool was abandoned because its disk failed, else 0.
+    SPOOL_ABANDONED = Gauge "producer_spool_abandoned" [];
+    /// Places in the spool that could not be read, and whose rows are lost.
+    SPOOL_DAMAGED = Counter "producer_spool_damaged_total" [];
+    /// Entries sent again because Redis was another server than before, or the same one started anew.
+    ENTRIES_RESENT = Counter "producer_entries_resent_total" [];
+    /// Entries forgotten before the resend window was over, as it held too many bytes.
+    RESEND_CUT = Counter "producer_resend_cut_entries_total" [];
+    /// How near the producer and the store are to their limits, 0 to 1.
+    PRESSURE = Gauge "producer_pressure_ratio" [];
+    /// What is left out of rows: 0 nothing, 1 trajectories and embeddings, 2 genders as well.
+    DEGRADATION = Gauge "producer_degradation_level" [];
+    /// Rows recorded without something they had, and embeddings not cached.
+    DEGRADED = Counter "producer_degraded_total" [DEGRADED_KIND];
+    /// Time from taking rows out of the buffer until Redis had acknowledged all of them.
+    FLUSH_SECONDS = Histogram(FLUSH_BUCKETS) "producer_flush_duration_seconds" [];
+    /// Values asked of the track cache.
+    CACHE_READS = Counter "producer_cache_reads_total" [READ_OUTCOME];
+    /// Values given to the track cache.
+    CACHE_WRITES = Counter "producer_cache_writes_total" [WRITE_OUTCOME];
 }
 
 /// Tells the recorder what has changed in the books since the last time.
-#[derive(Debug, Default)]
 pub(crate) struct Reporter {
     told: Stats,
+    kinds: [(Kind, RowCounters); 3],
+    entries_published: Counter,
+    published_bytes: Counter,
+    retries: Counter,
+    reconnects: Counter,
+    buffered_rows: Gauge,
+    buffered_bytes: Gauge,
+    spooled_rows: Gauge,
+    spool_bytes: Gauge,
+    spool_abandoned: Gauge,
+    spool_damaged: Counter,
+    entries_resent: Counter,
+    resend_cut: Counter,
+    pressure: Gauge,
+    degradation: Gauge,
+    /// In the order of [`DEGRADED_KIND`].
+    degraded: Vec<Counter>,
+    flush_seconds: Histogram,
+    /// In the order of [`READ_OUTCOME`].
+    cache_reads: Vec<Counter>,
+    /// In the order of [`WRITE_OUTCOME`].
+    cache_writes: Vec<Counter>,
+}
+
+/// The counters of one kind of rows.
+struct RowCounters {
+    accepted: Counter,
+    published: Counter,
+    recovered: Counter,
+    invalid: Counter,
+    /// In the order of [`DROP_REASON`].
+    dropped: Vec<Counter>,
+}
+
+impl RowCounters {
+    fn of(kind: &'static str) -> Self {
+        let kind = (KIND.name, kind);
+        let dropped =
+            |reason: &&'static str| ROWS_DROPPED.counter(&[kind, (DROP_REASON.name, reason)]);
+        Self {
+            accepted: ROWS_ACCEPTED.counter(&[kind]),
+            published: ROWS_PUBLISHED.counter(&[kind]),
+            recovered: ROWS_RECOVERED.counter(&[kind]),
+            invalid: ROWS_INVALID.counter(&[kind]),
+            dropped: DROP_REASON.values.iter().map(dropped).collect(),
+        }
+    }
+
+    fn count(&self, now: &RowStats, told: &RowStats) {
+        self.accepted.increment(now.accepted - told.accepted);
+        self.published.increment(now.published - told.published);
+        self.recovered.increment(now.recovered - told.recovered);
+        self.invalid.increment(now.invalid - told.invalid);
+        let dropped = |stats: &RowStats| {
+            [
+                stats.dropped_oldest,
+                stats.dropped_closed,
+                stats.dropped_spool_full,
+                stats.dropped_spool_damaged,
+                stats.dropped_newest,
+                stats.block_timeouts,
+            ]
+        };
+        count_all(&self.dropped, dropped(now), dropped(told));
+    }
+}
+
+impl Default for Reporter {
+    /// Registers all series with the installed recorder, which shows them as 0 from then on.
+    fn default() -> Self {
+        for metric in ALL {
+            metric.describe();
+        }
+        let each = |metric: passerby_shared::Metric, label: Label| {
+            let one = |value: &&'static str| metric.counter(&[(label.name, value)]);
+            label.values.iter().map(one).collect()
+        };
+        Self {
+            told: Stats::default(),
+            kinds: [
+                (Kind::Detections, RowCounters::of("detections")),
+                (Kind::Tracks, RowCounters::of("tracks")),
+                (Kind::Sessions, RowCounters::of("sessions")),
+            ],
+            entries_published: ENTRIES_PUBLISHED.counter(&[]),
+            published_bytes: PUBLISHED_BYTES.counter(&[]),
+            retries: RETRIES.counter(&[]),
+            reconnects: RECONNECTS.counter(&[]),
+            buffered_rows: BUFFERED_ROWS.gauge(&[]),
+            buffered_bytes: BUFFERED_BYTES.gauge(&[]),
+            spooled_rows: SPOOLED_ROWS.gauge(&[]),
+            spool_bytes: SPOOL_BYTES.gauge(&[]),
+            spool_abandoned: SPOOL_ABANDONED.gauge(&[]),
+            spool_damaged: SPOOL_DAMAGED.counter(&[]),
+            entries_resent: ENTRIES_RESENT.counter(&[]),
+            resend_cut: RESEND_CUT.counter(&[]),
+            pressure: PRESSURE.gauge(&[]),
+            degradation: DEGRADATION.gauge(&[]),
+            degraded: each(DEGRADED, DEGRADED_KIND),
+            flush_seconds: FLUSH_SECONDS.histogram(&[]),
+            cache_reads: each(CACHE_READS, READ_OUTCOME),
+            cache_writes: each(CACHE_WRITES, WRITE_OUTCOME),
+        }
+    }
 }
 
 impl Reporter {
     pub(crate) fn flushed(&self, elapsed: Duration) {
-        histogram!(FLUSH_SECONDS).record(elapsed);
+        self.flush_seconds.record(elapsed);
     }
 
     pub(crate) fn report(&mut self, stats: Stats) {
-        for (kind, name) in [
-            (Kind::Detections, "detections"),
-            (Kind::Tracks, "tracks"),
-            (Kind::Sessions, "sessions"),
-        ] {
-            let (now, told) = (stats.kind(kind), self.told.kind(kind));
-            counter!(ROWS_ACCEPTED, "kind" => name).increment(now.accepted - told.accepted);
-            counter!(ROWS_PUBLISHED, "kind" => name).increment(now.published - told.published);
-            counter!(ROWS_INVALID, "kind" => name).increment(now.invalid - told.invalid);
-            counter!(ROWS_RECOVERED, "kind" => name).increment(now.recovered - told.recovered);
-            for (reason, n_rows) in [
-                (
-                    "spool-full",
-                    now.dropped_spool_full - told.dropped_spool_full,
-                ),
-                (
-                    "spool-damaged",
-                    now.dropped_spool_damaged - told.dropped_spool_damaged,
-                ),
-                ("oldest", now.dropped_oldest - told.dropped_oldest),
-                ("closed", now.dropped_closed - told.dropped_closed),
-                ("newest", now.dropped_newest - told.dropped_newest),
-                ("block-timeout", now.block_timeouts - told.block_timeouts),
-            ] {
-                counter!(ROWS_DROPPED, "kind" => name, "reason" => reason).increment(n_rows);
-            }
-        }
         let told = &self.told;
-        counter!(ENTRIES_PUBLISHED).increment(stats.entries_published - told.entries_published);
-        counter!(PUBLISHED_BYTES).increment(stats.bytes_published - told.bytes_published);
-        counter!(RETRIES).increment(stats.retries - told.retries);
-        counter!(RECONNECTS).increment(stats.reconnects - told.reconnects);
+        for (kind, counters) in &self.kinds {
+            counters.count(stats.kind(*kind), told.kind(*kind));
+        }
+        self.entries_published
+            .increment(stats.entries_published - told.entries_published);
+        self.published_bytes
+            .increment(stats.bytes_published - told.bytes_published);
+        self.retries.increment(stats.retries - told.retries);
+        self.reconnects
+            .increment(stats.reconnects - told.reconnects);
         #[expect(
             clippy::cast_precision_loss,
-            reason = "memory holds far fewer than 2⁵³ rows"
+            reason = "memory and a spool hold far fewer than 2⁵³ rows or bytes"
         )]
-        let (n_rows, n_bytes) = (stats.rows().buffered as f64, stats.buffered_bytes as f64);
-        gauge!(BUFFERED_ROWS).set(n_rows);
-        gauge!(BUFFERED_BYTES).set(n_bytes);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a spool holds far fewer than 2⁵³ bytes"
-        )]
-        let (n_rows, n_bytes) = (stats.rows().spooled as f64, stats.spool.bytes as f64);
-        gauge!(SPOOLED_ROWS).set(n_rows);
-        gauge!(SPOOL_BYTES).set(n_bytes);
-        gauge!(SPOOL_ABANDONED).set(f64::from(u8::from(stats.spool.is_abandoned)));
-        counter!(SPOOL_DAMAGED).increment(stats.spool.damaged - told.spool.damaged);
-        counter!(ENTRIES_RESENT).increment(stats.entries_resent - told.entries_resent);
-        counter!(RESEND_CUT).increment(stats.resend_cut - told.resend_cut);
-        let (now, before) = (stats.saturation, told.saturation);
-        gauge!(PRESSURE).set(f64::from(now.pressure));
-        gauge!(DEGRADATION).set(f64::from(now.left_out as u8));
-        for (kind, n) in [
-            (
-                "detections",
-                now.detections_degraded - before.detections_degraded,
-            ),
-            ("tracks", now.tracks_degraded - before.tracks_degraded),
-            (
-                "embeddings",
-                now.embeddings_left_out - before.embeddings_left_out,
-            ),
+        for (gauge, now) in [
+            (&self.buffered_rows, stats.rows().buffered as f64),
+            (&self.buffered_bytes, stats.buffered_bytes as f64),
+            (&self.spooled_rows, stats.rows().spooled as f64),
+            (&self.spool_bytes, stats.spool.bytes as f64),
         ] {
-            counter!(DEGRADED, "kind" => kind).increment(n);
+            gauge.set(now);
         }
-        let (now, told) = (stats.cache, told.cache);
-        for (outcome, n_values) in [
-            ("hit", now.hits - told.hits),
-            ("miss", now.misses - told.misses),
-            ("undecodable", now.undecodable - told.undecodable),
-            (
-                "unavailable",
-                now.reads_unavailable - told.reads_unavailable,
-            ),
-        ] {
-            counter!(CACHE_READS, "outcome" => outcome).increment(n_values);
-        }
-        for (outcome, n_values) in [
-            ("written", now.writes - told.writes),
-            ("dropped", now.writes_dropped - told.writes_dropped),
-        ] {
-            counter!(CACHE_WRITES, "outcome" => outcome).increment(n_values);
-        }
+        self.spool_abandoned
+            .set(f64::from(u8::from(stats.spool.is_abandoned)));
+        self.spool_damaged
+            .increment(stats.spool.damaged - told.spool.damaged);
+        self.entries_resent
+            .increment(stats.entries_resent - told.entries_resent);
+        self.resend_cut
+            .increment(stats.resend_cut - told.resend_cut);
+        self.pressure.set(f64::from(stats.saturation.pressure));
+        self.degradation
+            .set(f64::from(stats.saturation.left_out as u8));
+        let degraded = |stats: &Stats| {
+            [
+                stats.saturation.detections_degraded,
+                stats.saturation.tracks_degraded,
+                stats.saturation.embeddings_left_out,
+            ]
+        };
+        count_all(&self.degraded, degraded(&stats), degraded(told));
+        let reads = |stats: &Stats| {
+            [
+                stats.cache.hits,
+                stats.cache.misses,
+                stats.cache.undecodable,
+                stats.cache.reads_unavailable,
+            ]
+        };
+        count_all(&self.cache_reads, reads(&stats), reads(told));
+        let writes = |stats: &Stats| [stats.cache.writes, stats.cache.writes_dropped];
+        count_all(&self.cache_writes, writes(&stats), writes(told));
         self.told = stats;
+    }
+}
+
+/// Adds what has come since the last time to each of the counters.
+fn count_all<const N: usize>(counters: &[Counter], now: [u64; N], told: [u64; N]) {
+    for (counter, (now, told)) in counters.iter().zip(now.into_iter().zip(told)) {
+        counter.increment(now - told);
     }
 }

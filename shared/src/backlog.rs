@@ -27,6 +27,8 @@ pub struct Backlog {
     pub is_exact: bool,
     /// The oldest entry that is not acknowledged, delivered or not.
     pub oldest: Option<EntryId>,
+    /// The oldest entry that was delivered and is not acknowledged.
+    pub oldest_pending: Option<EntryId>,
     /// The server's clock, in milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
@@ -39,8 +41,17 @@ impl Backlog {
 
     /// How long the oldest entry that is not acknowledged has been in the stream, by the server's clock.
     pub fn age(&self) -> Duration {
-        self.oldest.map_or(Duration::ZERO, |oldest| {
-            Duration::from_millis(self.now_ms.saturating_sub(oldest.ms))
+        self.since(self.oldest)
+    }
+
+    /// How long the oldest pending entry has been in the stream, by the server's clock.
+    pub fn pending_age(&self) -> Duration {
+        self.since(self.oldest_pending)
+    }
+
+    fn since(&self, entry: Option<EntryId>) -> Duration {
+        entry.map_or(Duration::ZERO, |entry| {
+            Duration::from_millis(self.now_ms.saturating_sub(entry.ms))
         })
     }
 
@@ -51,12 +62,17 @@ impl Backlog {
             pending: self.pending + other.pending,
             undelivered: self.undelivered + other.undelivered,
             is_exact: self.is_exact && other.is_exact,
-            oldest: match (self.oldest, other.oldest) {
-                (Some(one), Some(two)) => Some(one.min(two)),
-                (one, two) => one.or(two),
-            },
+            oldest: older(self.oldest, other.oldest),
+            oldest_pending: older(self.oldest_pending, other.oldest_pending),
             now_ms: self.now_ms.max(other.now_ms),
         }
+    }
+}
+
+fn older(one: Option<EntryId>, two: Option<EntryId>) -> Option<EntryId> {
+    match (one, two) {
+        (Some(one), Some(two)) => Some(one.min(two)),
+        (one, two) => one.or(two),
     }
 }
 
@@ -142,10 +158,8 @@ pub async fn measure(
         pending,
         undelivered,
         is_exact: exact == 1,
-        oldest: match (pending_id, undelivered_id) {
-            (Some(one), Some(two)) => Some(one.min(two)),
-            (one, two) => one.or(two),
-        },
+        oldest: older(pending_id, undelivered_id),
+        oldest_pending: pending_id,
         now_ms: seconds * 1_000 + micros / 1_000,
     })
 }

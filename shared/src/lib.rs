@@ -2,7 +2,8 @@
 //!
 //! Whatever both sides must agree on stands here, and nothing else: the domain types and what makes
 //! a value valid, the wire format of a stream entry, the names of the keys in Redis, and how a
-//! connection to Redis is made and judged. There is no Postgres in this crate.
+//! connection to Redis is made and judged, and how a metric is declared. There is no Postgres in this
+//! crate.
 
 pub mod backlog;
 mod detection;
@@ -10,6 +11,7 @@ mod embedding;
 mod entry_id;
 mod error_chain;
 mod idempotency_key;
+mod metric;
 pub mod redis_connection;
 mod session;
 mod stream_key;
@@ -24,6 +26,7 @@ pub use embedding::Embedding;
 pub use entry_id::{EntryId, InvalidEntryId};
 pub use error_chain::ErrorChain;
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
+pub use metric::{Label, Labels, Metric, Series};
 pub use session::{Session, SessionSummary};
 pub use stream_key::{InvalidKeyPrefix, KeyPrefix, StreamKey, shard_of};
 pub use track::{Track, TrackId, TrajectoryPoint};

@@ -1,6 +1,7 @@
 use std::{
     env,
     fs::File,
+    net::SocketAddr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Env, GROUP, eventually, program, servers::blocking};
+use crate::{Env, GROUP, Scrape, eventually, http_get, program, servers::blocking};
 
 /// The program `passerby-worker`, running. It is killed when dropped.
 #[derive(Debug)]
@@ -67,6 +68,30 @@ impl WorkerBinary {
             .flat_map(|(name, value)| [name, value]);
         let args: Vec<&str> = ours.chain(args.iter().copied()).collect();
         Self::start(&args).await
+    }
+
+    /// The address that it serves /metrics on, given `--listen 127.0.0.1:0`.
+    pub async fn address(&self) -> SocketAddr {
+        let mut address = None;
+        eventually("it listens", async || {
+            let stderr = self.stderr();
+            let line = stderr
+                .lines()
+                .find(|line| line.contains("serving /metrics"));
+            address = line
+                .and_then(|line| line.split_once("address="))
+                .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+            address.is_some()
+        })
+        .await;
+        address.expect("found above")
+    }
+
+    /// What it exports now.
+    pub async fn scrape(&self) -> Scrape {
+        let (status, text) = http_get(self.address().await, "/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        Scrape::parse(&text)
     }
 
     /// Sends it a signal.

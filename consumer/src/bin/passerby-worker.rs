@@ -1,11 +1,12 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use passerby_consumer::{
     Worker, WorkerConfig, WorkerError,
     args::{InvalidArgs, WorkerArgs},
+    exporter::{Exporter, ExporterError},
 };
 use passerby_shared::ErrorChain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,13 @@ use tracing_subscriber::EnvFilter;
 struct Cli {
     #[command(flatten)]
     worker: WorkerArgs,
+    /// Serve /metrics here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free, and the log says
+    /// which [default: nowhere].
+    ///
+    /// Whoever reaches the address can read the metrics: they hold no row and no password, but nobody
+    /// is asked for one either.
+    #[arg(long, env = "PASSERBY_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// How log lines look.
     #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     log_format: LogFormat,
@@ -53,11 +61,12 @@ fn main() -> ExitCode {
     if let Err(error) = init_logs(&cli.log, cli.log_format) {
         return usage(&format!("--log: {error}"));
     }
-    let config = match WorkerConfig::try_from(cli.worker) {
+    let mut config = match WorkerConfig::try_from(cli.worker) {
         Ok(config) => config,
         Err(InvalidArgs::Url(error)) => return usage(&error.to_string()),
         Err(InvalidArgs::Config(error)) => return usage(&error.to_string()),
     };
+    config.observe = cli.listen.map(|_| OBSERVE_EVERY);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -65,21 +74,49 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("start the runtime: {error}")),
     };
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(config, cli.listen)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let advice = error
-                .advice()
-                .map(|advice| format!("; {advice}"))
-                .unwrap_or_default();
-            fail(&format!("{}{advice}", ErrorChain(&error)))
+        Err(failure) => {
+            let advice = match failure.advice() {
+                Some(advice) => format!("; {advice}"),
+                None => String::new(),
+            };
+            fail(&format!("{}{advice}", ErrorChain(&failure)))
         }
     }
 }
 
-async fn run(config: WorkerConfig) -> Result<(), WorkerError> {
+/// How often the servers are looked at for metrics.
+const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the program ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
+}
+
+impl Failure {
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Worker(error) => error.advice(),
+            Self::Exporter(error) => error.advice().map(str::to_owned),
+        }
+    }
+}
+
+async fn run(config: WorkerConfig, listen: Option<SocketAddr>) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(stop.clone()));
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    // Before the worker: it registers its metrics when it is started.
+    if let Some(address) = listen {
+        let exporter = Exporter::bind(address).await?;
+        tokio::spawn(exporter.serve(ended));
+    }
     let worker = tokio::select! {
         worker = Worker::start(config) => worker?,
         () = stop.cancelled() => return Ok(()),

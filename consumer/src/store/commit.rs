@@ -21,7 +21,7 @@ use passerby_shared::IdempotencyKey;
 use tracing::warn;
 
 use super::{
-    DeadLetter, Reason, Store, StoreError,
+    DeadLetter, Reason, ReasonCounts, Store, StoreError,
     connection::{Connection, Prepared, answer, within},
     copy::{self, CopyIn},
     dead_letters,
@@ -77,6 +77,15 @@ pub struct CommitReport {
     pub tracks: u64,
     /// Dead letters written.
     pub dead_letters: usize,
+    /// Of these, how many have which reason.
+    pub reasons: ReasonCounts,
+}
+
+impl CommitReport {
+    fn dead_lettered(&mut self, reasons: ReasonCounts) {
+        self.reasons = self.reasons.and(reasons);
+        self.dead_letters = self.reasons.total();
+    }
 }
 
 /// Begins a transaction. Every commit waits for the WAL's flush whatever the server's default, since
@@ -262,7 +271,7 @@ async fn fast_path(
         *copying = None;
     }
     write_others(connection, &prepared, batch, &all, joining, &mut report).await?;
-    report.dead_letters = write_dead_letters(connection, batch, &all).await?;
+    report.dead_lettered(write_dead_letters(connection, batch, &all).await?);
     commit(connection).await?;
     Ok(Some(report))
 }
@@ -291,8 +300,8 @@ async fn careful_path(
         .filter(|&at| new.contains(&batch.entries()[at].key))
         .partition(|&at| batch.entries()[at].is_older_than(horizon));
     let mut report = write_rows(connection, &prepared, batch, &included, joining, copying).await?;
-    report.dead_letters = write_dead_letters(connection, batch, &included).await?
-        + write_too_old(connection, batch, &too_old, horizon).await?;
+    report.dead_lettered(write_dead_letters(connection, batch, &included).await?);
+    report.dead_lettered(write_too_old(connection, batch, &too_old, horizon).await?);
     commit(connection).await?;
     report.entries = included.len() + too_old.len();
     report.duplicates = all.len() - report.entries;
@@ -385,12 +394,12 @@ async fn write_others(
     Ok(())
 }
 
-/// Writes the dead letters of the included entries and returns how many there are.
+/// Writes the dead letters of the included entries and returns how many there are of which reason.
 async fn write_dead_letters(
     connection: &Connection,
     batch: &Batch,
     included: &[usize],
-) -> Result<usize, StoreError> {
+) -> Result<ReasonCounts, StoreError> {
     let (lost, mut letters): (Vec<_>, Vec<_>) = included
         .iter()
         .flat_map(|&at| &batch.dead_letters[batch.entries()[at].dead_letters.clone()])
@@ -415,7 +424,7 @@ async fn write_too_old(
     batch: &Batch,
     too_old: &[usize],
     horizon: DateTime<Utc>,
-) -> Result<usize, StoreError> {
+) -> Result<ReasonCounts, StoreError> {
     let letters: Vec<DeadLetter> = too_old
         .iter()
         .map(|&at| &batch.entries()[at])
@@ -449,13 +458,13 @@ async fn write_too_old(
 async fn insert_dead_letters(
     connection: &Connection,
     letters: &[&DeadLetter],
-) -> Result<usize, StoreError> {
+) -> Result<ReasonCounts, StoreError> {
     if !letters.is_empty() {
         let doing = format!("insert {} rows into `dead_letters`", letters.len());
         let inserting = dead_letters::insert(&connection.client, letters);
         answer(connection.silence, doing, inserting).await?;
     }
-    Ok(letters.len())
+    Ok(ReasonCounts::of(letters))
 }
 
 /// The COPY data of the included entries: one piece where they are all of the batch.

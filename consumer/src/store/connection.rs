@@ -14,6 +14,7 @@ use super::{
     DatabaseUrl, StoreError, copy::COPY_DETECTIONS, ledger::ENTER_KEYS,
     partitions::KnownPartitions, pruning::HORIZON, sessions::HOLD_SESSIONS, tls,
 };
+use crate::metrics;
 
 /// How long the store waits.
 #[derive(Debug, Clone, Copy)]
@@ -280,6 +281,9 @@ impl Connection {
                 });
             }
         };
+        metrics::CONNECTIONS
+            .counter(&[(metrics::SERVER.name, "postgres")])
+            .increment(1);
         Ok(Self {
             client,
             silence: timeouts.silence,

@@ -160,6 +160,12 @@ pub(crate) fn tuple_len(tuples: &[u8]) -> Option<usize> {
     (len <= tuples.len()).then_some(len)
 }
 
+/// The timestamp of the first tuple, in microseconds since the Unix epoch; `None` when there is none.
+pub(crate) fn first_timestamp_us(tuples: &[u8]) -> Option<i64> {
+    let us = i64::from_be_bytes(*tuples.get(6..)?.first_chunk()?);
+    Some(us + POSTGRES_EPOCH_US)
+}
+
 /// A COPY that the server has begun. Dropped, it stores nothing.
 pub(super) struct CopyIn {
     sink: Pin<Box<CopyInSink<Bytes>>>,
@@ -346,6 +352,7 @@ mod tests {
             put_optional(&mut expected, gender.map(Gender::as_str), put_text);
             put_text(&mut expected, "camera");
             put_text(&mut expected, "session");
+            assert_eq!(first_timestamp_us(&expected), Some(d.timestamp_us));
             assert_eq!(buffer.freeze(), expected);
         }
     }

@@ -42,6 +42,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::InvalidRow,
+        Self::Refused,
+        Self::Lost,
+        Self::TooOld,
+        Self::Panic,
+    ];
+
     /// The text in the table.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,6 +67,36 @@ impl Reason {
     /// The entry's data is at fault, and not what happened to it.
     pub(crate) const fn is_of_the_data(self) -> bool {
         !matches!(self, Self::Lost | Self::TooOld)
+    }
+}
+
+/// How many dead letters have which reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReasonCounts([usize; Reason::ALL.len()]);
+
+impl ReasonCounts {
+    pub(super) fn of(letters: &[&DeadLetter]) -> Self {
+        let mut counts = Self::default();
+        for letter in letters {
+            counts.0[letter.reason as usize] += 1;
+        }
+        counts
+    }
+
+    /// Of all reasons together.
+    pub fn total(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// Of each, in the order of [`Reason::ALL`].
+    pub fn counts(&self) -> [usize; Reason::ALL.len()] {
+        self.0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] + other.0[at]))
     }
 }
 

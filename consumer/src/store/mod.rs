@@ -25,6 +25,7 @@ mod dead_letters;
 mod demographics;
 mod detections;
 mod error;
+mod fault;
 mod ledger;
 mod migrations;
 mod partitions;
@@ -33,24 +34,27 @@ mod retention;
 mod sessions;
 mod sources;
 mod stalled;
+mod table_stats;
 mod tls;
 mod tracks;
 
 pub use commit::{CommitError, CommitReport, Settled};
 pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;
-pub(crate) use copy::tuple_len;
+pub(crate) use copy::{first_timestamp_us, tuple_len};
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
 pub use dead_letters::{
     DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterRecord, Discard, LetterState, Reason,
-    TakenLetters,
+    ReasonCounts, TakenLetters,
 };
 pub use demographics::{Bucket, Counted, Demographics, DemographicsFilter};
 pub use detections::DetectionFilter;
 pub use error::{Recovery, StoreError};
+pub use fault::Fault;
 pub use migrations::MigrationReport;
 pub(crate) use migrations::{HISTORY_TABLE, wanted_version};
 pub use retention::RetentionReport;
 pub use sessions::SessionRecord;
 pub use sources::{SourceMismatch, SourceRecord, SourceState};
+pub use table_stats::TableStats;
 pub use tracks::TrackFilter;

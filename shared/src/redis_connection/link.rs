@@ -1,5 +1,6 @@
 //! A connection that is made when it is needed, and made again when it broke.
 
+use metrics::Counter;
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use super::{ConnectError, RedisRecovery, RedisTimeouts, RedisUrl, connect, recovery};
@@ -12,6 +13,7 @@ pub struct RedisLink {
     url: RedisUrl,
     timeouts: RedisTimeouts,
     connection: Option<MultiplexedConnection>,
+    n_connections: Counter,
 }
 
 impl RedisLink {
@@ -21,7 +23,15 @@ impl RedisLink {
             url,
             timeouts,
             connection: None,
+            n_connections: Counter::noop(),
         }
+    }
+
+    /// Counts the connections that are made.
+    #[must_use]
+    pub fn counted_by(mut self, n_connections: Counter) -> Self {
+        self.n_connections = n_connections;
+        self
     }
 
     /// The connection, made now if there is none.
@@ -36,7 +46,11 @@ impl RedisLink {
     pub async fn get(&mut self) -> Result<&mut MultiplexedConnection, ConnectError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.url, self.timeouts).await?,
+            None => {
+                let connection = connect(&self.url, self.timeouts).await?;
+                self.n_connections.increment(1);
+                connection
+            }
         };
         Ok(self.connection.insert(connection))
     }

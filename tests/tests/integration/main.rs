@@ -17,6 +17,7 @@ mod hands_have_altered_things;
 mod ingest_stores_nothing_twice;
 mod ledgers_forget_safely;
 mod memory_is_bounded;
+mod metrics_are_what_the_docs_say;
 mod migrations_run_once;
 mod newest_track_wins;
 mod nothing_accepted_is_lost;

@@ -1,0 +1,178 @@
+//! Serves what a worker tells of itself to Prometheus, over HTTP.
+//!
+//! ```no_run
+//! # async fn example(config: passerby_consumer::WorkerConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! use passerby_consumer::{Worker, exporter::Exporter};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let exporter = Exporter::bind("127.0.0.1:9464".parse()?).await?; // before the worker
+//! let worker = Worker::start(config).await?;
+//! let stop = CancellationToken::new();
+//! let serving = tokio::spawn(exporter.serve(stop.clone()));
+//! worker.run(stop.clone()).await?;
+//! serving.await?;
+//! # Ok(()) }
+//! ```
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Redirect},
+    routing::get,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::{net::TcpListener, time::interval};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::metrics::{self, ProcessGauges};
+
+/// Until then samples of histograms are kept one by one.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// An HTTP server for `/metrics`, and the recorder behind it.
+pub struct Exporter {
+    listener: TcpListener,
+    recorder: PrometheusHandle,
+}
+
+/// An exporter that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process has a recorder already.
+    #[error("install a recorder for metrics")]
+    Install(#[source] Box<BuildError>),
+}
+
+impl ExporterError {
+    /// What an operator can do, in a few words.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Some(
+                "another program has the port, perhaps another worker: give each worker of a host its \
+                 own --listen, or port 0 for any that is free",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Exporter {
+    /// Listens, and installs the recorder of this process: what is registered from then on is exported.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError`] when the address is taken, or another recorder is installed.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ExporterError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ExporterError::Bind { address, source })?;
+        let recorder = builder()
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|source| ExporterError::Install(Box::new(source)))?;
+        Ok(Self { listener, recorder })
+    }
+
+    /// Answers until `stop` fires.
+    pub async fn serve(self, stop: CancellationToken) {
+        let Self { listener, recorder } = self;
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "serving /metrics");
+        }
+        let app = router(recorder.clone());
+        let serving = axum::serve(listener, app).into_future();
+        tokio::select! {
+            // It ends with the process, or never: errors of a connection are its client's.
+            _ = serving => {}
+            () = keep_up(&recorder) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exporter")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in metrics::ALL {
+        if let Some(buckets) = metric.buckets() {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.into()), buckets)?;
+        }
+    }
+    Ok(builder)
+}
+
+/// Drains the samples of histograms: the recorder keeps each until then.
+async fn keep_up(recorder: &PrometheusHandle) {
+    let mut tick = interval(UPKEEP_EVERY);
+    loop {
+        tick.tick().await;
+        recorder.run_upkeep();
+    }
+}
+
+fn router(recorder: PrometheusHandle) -> Router {
+    let process = Arc::new(ProcessGauges::register());
+    let metrics = async move || {
+        process.measure();
+        let content = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        (content, recorder.render()).into_response()
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/", get(async || Redirect::temporary("/metrics")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{COMMIT_SECONDS, resident_memory};
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn samples_do_not_pile_up_while_nobody_scrapes() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        let histogram = ::metrics::with_local_recorder(&recorder, || COMMIT_SECONDS.histogram(&[]));
+        let before = resident_memory().unwrap();
+
+        let recording = async {
+            for _ in 0..100 {
+                for _ in 0..100_000 {
+                    histogram.record(0.001);
+                }
+                tokio::time::sleep(UPKEEP_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = keep_up(&handle) => unreachable!("it never ends"),
+            () = recording => {}
+        }
+
+        // The samples by themselves are 80 MB.
+        let grown = resident_memory().unwrap() - before;
+        assert!(grown < 40e6, "{grown} bytes");
+        let text = handle.render();
+        assert!(
+            text.contains("consumer_commit_duration_seconds_count 10000000"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Asks for a page, and returns the status and the body.
+pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).await.unwrap();
+    let reply = String::from_utf8(reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap();
+    let is_chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    assert!(!is_chunked, "{head}");
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// What an exporter told, in Prometheus' text format.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    /// The metrics, by name.
+    pub families: BTreeMap<String, Family>,
+}
+
+/// A metric, as it was exported.
+#[derive(Debug, Default)]
+pub struct Family {
+    /// Its type.
+    pub series: String,
+    /// Its help text.
+    pub help: String,
+    /// Its series; of a histogram, those of its buckets, sum and count.
+    pub samples: Vec<Sample>,
+}
+
+/// One line.
+#[derive(Debug)]
+pub struct Sample {
+    /// What follows the metric's name, as `_bucket`.
+    pub suffix: String,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Scrape {
+    /// Reads the text format; panics where it is none.
+    pub fn parse(text: &str) -> Self {
+        let mut scrape = Self::default();
+        let mut of_type = String::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap();
+                scrape.family(name).help = help.replace("\\\\", "\\");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, series) = rest.split_once(' ').unwrap();
+                scrape.family(name).series = series.to_owned();
+                of_type = name.to_owned();
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                let suffix = name.strip_prefix(&of_type);
+                let sample = Sample {
+                    suffix: suffix
+                        .unwrap_or_else(|| panic!("{line} has no type"))
+                        .to_owned(),
+                    labels: labels_of(labels.strip_suffix('}').unwrap()),
+                    value: value.parse().unwrap_or_else(|_| panic!("{line}")),
+                };
+                scrape.family(&of_type).samples.push(sample);
+            }
+        }
+        scrape
+    }
+
+    fn family(&mut self, name: &str) -> &mut Family {
+        self.families.entry(name.to_owned()).or_default()
+    }
+
+    /// The sum of a metric's series that have these labels. Of a histogram, the number of its samples.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let family = self.families.get(name);
+        let family = family.unwrap_or_else(|| panic!("{name} is not exported"));
+        let has = |sample: &Sample| {
+            let mut wanted = labels.iter();
+            wanted.all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
+                && (sample.suffix.is_empty() || sample.suffix == "_count")
+        };
+        let mut found = family
+            .samples
+            .iter()
+            .filter(|sample| has(sample))
+            .peekable();
+        assert!(found.peek().is_some(), "{name} has no series {labels:?}");
+        found.map(|sample| sample.value).sum()
+    }
+
+    /// As [`Scrape::value`], of a metric without labels, or of all its series.
+    pub fn get(&self, name: &str) -> f64 {
+        self.value(name, &[])
+    }
+}
+
+fn labels_of(text: &str) -> BTreeMap<String, String> {
+    // No value of ours has a comma or a quote.
+    text.split(',')
+        .filter(|label| !label.is_empty())
+        .map(|label| {
+            let (name, value) = label.split_once('=').unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        })
+        .collect()
+}
