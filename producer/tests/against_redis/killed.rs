@@ -144,7 +144,7 @@ fn a_pipeline_that_is_killed_loses_nothing_and_sends_nothing_under_two_keys() {
         .copied()
         .filter(|id| sorted.binary_search(id).is_err())
         .collect();
-    assert_eq!(missing, [], "of {} noted", noted.len());
+    assert_eq!(missing, Vec::<i64>::new(), "of {} noted", noted.len());
     assert!(published.is_sorted(), "not in order");
     // Accepted and not noted: at most one row of each run.
     assert!(

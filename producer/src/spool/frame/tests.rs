@@ -103,7 +103,7 @@ fn a_length_is_not_believed() {
     bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     let crc = crc32fast::hash(&bytes[..48]);
     bytes[48..52].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(found(&bytes).0, []);
+    assert_eq!(found(&bytes).0, Vec::<u64>::new());
 }
 
 proptest! {

@@ -53,7 +53,7 @@ fn rows_are_found_again_after_the_process_is_gone() {
     );
     ring.restart(10, left.state.cursor);
     drop(ring);
-    assert_eq!(ids(&open(&dir, 64 << 10).1.unwrap()), []);
+    assert_eq!(ids(&open(&dir, 64 << 10).1.unwrap()), Vec::<u64>::new());
 }
 
 #[test]
