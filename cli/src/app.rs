@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{self, Failure, output};
@@ -40,6 +40,12 @@ enum Command {
     Claim(commands::claim::ClaimArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Spool(commands::spool::SpoolArgs),
+}
+
+/// What can be typed: every command with its switches.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the process's arguments name.

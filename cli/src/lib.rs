@@ -6,6 +6,8 @@ mod app;
 mod commands;
 pub mod ingest;
 pub mod render;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod visible;
 
-pub use app::run;
+pub use app::{command, run};

@@ -11,6 +11,7 @@ use crate::validate::{self, Invalid};
 ///
 /// What was not measured stays `None`; nothing is ever invented for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Detection {
     /// When the frame was captured (UTC, microseconds).
     pub timestamp: DateTime<Utc>,
@@ -169,6 +170,7 @@ impl DetectionRef<'_> {
 
 /// What a classifier said of a person. `Unknown` is its verdict too: it looked and could not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Gender {
     /// Classified as male.

@@ -56,7 +56,8 @@ impl Env {
 
     async fn on(servers: Arc<Servers>, is_empty: bool) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Relaxed));
+        // Always as long as `passerby`, which stands for it where output is compared with a file.
+        let name = format!("test_{:03}", NUMBER.fetch_add(1, Relaxed));
         servers.create_database(&name, is_empty).await;
         Self {
             prefix: name.parse().unwrap(),

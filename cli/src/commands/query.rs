@@ -208,6 +208,23 @@ const TRACKS: &[Column] = &[
     Column::number("trajectory_points"),
 ];
 
+/// A track as [`TRACKS`] has it.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "says what the columns hold")]
+pub(crate) struct ListedTrack {
+    session_id: String,
+    camera_id: String,
+    track_id: i64,
+    start_time: chrono::DateTime<chrono::Utc>,
+    end_time: chrono::DateTime<chrono::Utc>,
+    detection_count: i64,
+    avg_confidence: Option<f32>,
+    gender: Option<Gender>,
+    gender_confidence: Option<f32>,
+    trajectory_points: u64,
+}
+
 async fn tracks(args: TracksArgs) -> Result<(), Failure> {
     let (mut store, form) = open(&args.common).await?;
     let filter = TrackFilter {

@@ -174,7 +174,8 @@ fn waiting(found: &Inspection) -> u64 {
 
 /// What was sent and what is left.
 #[derive(Debug, Serialize)]
-struct Drained {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Drained {
     /// Rows that waited.
     rows: u64,
     /// Entries that were sent.
@@ -188,6 +189,17 @@ struct Drained {
 }
 
 impl Drained {
+    /// Nothing was sent: there is nothing, or somebody only asks.
+    fn nothing(n_rows: u64) -> Self {
+        Self {
+            rows: n_rows,
+            entries_sent: 0,
+            rows_sent: 0,
+            rows_left: n_rows,
+            rows_damaged: 0,
+        }
+    }
+
     fn new(stats: &Stats) -> Self {
         let rows = stats.rows();
         Self {
@@ -205,7 +217,7 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let n_rows = waiting(&found);
     if args.dry_run || n_rows == 0 {
         if args.json {
-            output::json(&serde_json::json!({ "rows": n_rows, "entries": found.entries }));
+            output::json(&Drained::nothing(n_rows));
         } else {
             output::line(&format!("{} wait to be sent", counted(n_rows, "row")));
         }

@@ -35,6 +35,7 @@ pub struct ClaimFilter {
 
 /// What became of the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClaimReport {
     /// Entries that matched.
     pub matched: usize,

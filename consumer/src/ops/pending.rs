@@ -23,6 +23,7 @@ pub struct PendingFilter {
 
 /// What is delivered and not yet acknowledged.
 #[derive(Debug, Clone, Default, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PendingReport {
     /// Pending entries in all streams, whatever the filter.
     pub total: u64,
@@ -38,6 +39,7 @@ pub struct PendingReport {
 
 /// How many entries one consumer holds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConsumerPending {
     /// The stream.
     pub stream: String,
@@ -49,11 +51,13 @@ pub struct ConsumerPending {
 
 /// One pending entry.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PendingEntry {
     /// The stream.
     pub stream: String,
     /// The entry.
     #[serde(serialize_with = "as_text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub entry_id: EntryId,
     /// Who holds it.
     pub consumer: String,

@@ -89,6 +89,7 @@ pub struct DemographicsFilter {
 
 /// The people one camera saw in one span.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Demographics {
     /// Start of the span; `None` when the span is all of the time.
     pub start: Option<DateTime<Utc>>,

@@ -30,6 +30,7 @@ pub(super) const MAINTENANCE_LOCK: i64 = 0x7061_7373_6572_6279;
 
 /// What a migration did.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MigrationReport {
     /// Schema version before; `None` for an empty database.
     pub from: Option<i32>,

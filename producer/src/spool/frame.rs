@@ -40,6 +40,7 @@ pub(crate) struct Head {
 
 /// Rows by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RowCounts {
     /// Detections.
     pub detections: u64,

@@ -22,6 +22,7 @@ use crate::row::Row;
 
 /// What is in a spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Inspection {
     /// The directory.
@@ -60,6 +61,7 @@ pub struct Inspection {
 
 /// Entries of one kind that wait to be sent to one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct WaitingEntries {
     /// The stream.
@@ -74,6 +76,7 @@ pub struct WaitingEntries {
 
 /// A part of the log that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct DamagedPart {
     /// The file.

@@ -24,6 +24,7 @@ mod nothing_accepted_is_lost;
 mod nothing_is_stored_twice;
 mod old_detections_are_dropped;
 mod operators_commands;
+mod output_is_as_committed;
 mod partitions_are_there_when_needed;
 mod producer_keeps_its_books;
 mod queries_answer;

@@ -3,17 +3,21 @@
 use std::{path::Path, time::Duration};
 
 use passerby_producer::{AsyncProducer, ProducerConfig, SpoolConfig};
-use passerby_tests::{Env, Passerby, fixtures::detections, producer_config};
+use passerby_tests::{Env, Golden, Passerby, fixtures::detections, producer_config};
 use serde_json::{Value, json};
 
 /// A pipeline that is gone, and never reached Redis: 100 detections are left.
 async fn left(env: &Env, dir: &Path) {
+    rows_left(env, dir, 100).await;
+}
+
+async fn rows_left(env: &Env, dir: &Path, n: u32) {
     let producer = start(env, dir);
-    let recorded = producer.record_many(detections(0..100)).await;
-    assert_eq!(recorded.accepted, 100);
+    let rows = detections(0..i64::from(n));
+    assert_eq!(producer.record_many(rows).await.accepted, n as usize);
     producer.sync(Duration::from_secs(30)).await.unwrap();
     let stats = producer.close(Duration::ZERO).await.unwrap();
-    assert_eq!(stats.detections.spooled, 100);
+    assert_eq!(stats.detections.spooled, u64::from(n));
 }
 
 fn start(env: &Env, dir: &Path) -> AsyncProducer {
@@ -152,4 +156,29 @@ async fn what_cannot_be_done_is_explained() {
         "{}",
         failed.stderr
     );
+}
+
+#[tokio::test]
+async fn output() {
+    let (env, dir) = (Env::start().await, tempfile::tempdir().unwrap());
+    let spool = dir.path().join("gate/spool");
+    // One row: how many entries more rows become depends on the moment.
+    rows_left(&env, &spool, 1).await;
+    let name = spool.to_str().unwrap();
+    let mut golden = Golden::of("spool", &env);
+    golden.redact(dir.path().to_str().unwrap(), "/var/lib");
+    golden.run(&["spool", "inspect", name]).await;
+    golden.run(&["spool", "inspect", name, "--json"]).await;
+    golden.run(&["spool", "drain", name, "--dry-run"]).await;
+    golden
+        .run(&["spool", "drain", name, "--dry-run", "--json"])
+        .await;
+    golden.run(&["spool", "drain", name]).await;
+    golden
+        .run(&["spool", "drain", name, "--yes", "--json"])
+        .await;
+    golden.run(&["spool", "drain", name, "--yes"]).await;
+    golden.run(&["spool", "inspect", name]).await;
+    let folder = dir.path().to_str().unwrap();
+    golden.run(&["spool", "inspect", folder]).await;
 }
