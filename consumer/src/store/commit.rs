@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! ──▶ BEGIN, hold sessions, enter keys, read the horizon, begin COPY     ◀── five answers
-//! ──▶ rows, end of COPY, COMMIT                                          ◀── two answers
+//! ──▶ rows, end of COPY, the books, COMMIT                               ◀── three answers
 //! ```
 
 use std::{
@@ -19,9 +19,11 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{
     DeadLetter, Reason, ReasonCounts, Store, StoreError,
+    books::{Written, keep_and_commit},
     connection::{Connection, Prepared, answer, within},
     copy::{self, CopyIn},
     dead_letters,
@@ -105,8 +107,6 @@ fn begin_transaction(silence: Duration) -> String {
         ms(silence * 5 / 4),
     )
 }
-
-const COMMIT: &str = "COMMIT";
 
 /// A commit that failed, with the entries whose rows were in the COPY when it did.
 #[derive(Debug)]
@@ -222,6 +222,7 @@ async fn fast_path(
 ) -> Result<Option<CommitReport>, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
+    let books_row = connection.books.next();
     let client = &connection.client;
     let pieces = pieces(batch, &all);
     let begin_copy = async {
@@ -261,7 +262,9 @@ async fn fast_path(
     if let Some(copy) = copy? {
         *copying = Some(all.clone());
         if joining.is_done() && batch.is_only_detections() {
-            let (copied, committed) = copy.send_then(pieces, client.batch_execute(COMMIT)).await;
+            let written = Written::of(batch, &all, &[], batch.n_detections() as u64);
+            let committing = keep_and_commit(client, &prepared, books_row, written);
+            let (copied, committed) = copy.send_then(pieces, committing).await;
             report.detections = copied?;
             *copying = None;
             answer(connection.silence, "commit", committed).await?;
@@ -272,7 +275,8 @@ async fn fast_path(
     }
     write_others(connection, &prepared, batch, &all, joining, &mut report).await?;
     report.dead_lettered(write_dead_letters(connection, batch, &all).await?);
-    commit(connection).await?;
+    let written = Written::of(batch, &all, &[], report.detections);
+    commit(connection, &prepared, books_row, written).await?;
     Ok(Some(report))
 }
 
@@ -284,6 +288,7 @@ async fn careful_path(
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
+    let books_row = connection.books.next();
     let joining = begin(connection, &prepared, batch, &all).await?;
     let new: HashSet<IdempotencyKey> = answer(
         connection.silence,
@@ -302,7 +307,8 @@ async fn careful_path(
     let mut report = write_rows(connection, &prepared, batch, &included, joining, copying).await?;
     report.dead_lettered(write_dead_letters(connection, batch, &included).await?);
     report.dead_lettered(write_too_old(connection, batch, &too_old, horizon).await?);
-    commit(connection).await?;
+    let written = Written::of(batch, &included, &too_old, report.detections);
+    commit(connection, &prepared, books_row, written).await?;
     report.entries = included.len() + too_old.len();
     report.duplicates = all.len() - report.entries;
     Ok(report)
@@ -338,8 +344,13 @@ fn copying_rows(batch: &Batch) -> String {
     format!("copy {} rows into `detections`", batch.n_detections())
 }
 
-async fn commit(connection: &Connection) -> Result<(), StoreError> {
-    let committing = connection.client.batch_execute(COMMIT);
+async fn commit(
+    connection: &Connection,
+    prepared: &Prepared,
+    books_row: Uuid,
+    written: Written,
+) -> Result<(), StoreError> {
+    let committing = keep_and_commit(&connection.client, prepared, books_row, written);
     answer(connection.silence, "commit", committing).await
 }
 

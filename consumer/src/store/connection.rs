@@ -11,8 +11,14 @@ use tokio_postgres::{Client, Config, NoTls, Statement, config::SslMode};
 use tracing::debug;
 
 use super::{
-    DatabaseUrl, StoreError, copy::COPY_DETECTIONS, ledger::ENTER_KEYS,
-    partitions::KnownPartitions, pruning::HORIZON, sessions::HOLD_SESSIONS, tls,
+    DatabaseUrl, StoreError,
+    books::{BooksRow, KEEP_BOOKS},
+    copy::COPY_DETECTIONS,
+    ledger::ENTER_KEYS,
+    partitions::KnownPartitions,
+    pruning::HORIZON,
+    sessions::HOLD_SESSIONS,
+    tls,
 };
 use crate::metrics;
 
@@ -62,6 +68,8 @@ pub(super) struct Connection {
     /// See [`StoreTimeouts::silence`].
     pub(super) silence: Duration,
     prepared: Option<Prepared>,
+    /// Where what is committed over it is counted.
+    pub(super) books: BooksRow,
     /// Why the connection ended: the driver gives the server's last words only to the task that
     /// drives the connection, and everybody else hears "connection closed".
     last_words: Arc<Mutex<Option<tokio_postgres::Error>>>,
@@ -74,6 +82,7 @@ pub(super) struct Prepared {
     pub(super) enter_keys: Statement,
     pub(super) horizon: Statement,
     pub(super) hold_sessions: Statement,
+    pub(super) keep_books: Statement,
 }
 
 impl Store {
@@ -226,17 +235,19 @@ impl Connection {
         if self.prepared.is_none() {
             let client = &self.client;
             let preparing = async {
-                let (copy_detections, enter_keys, horizon, hold_sessions) = futures_util::try_join!(
+                let (copy_detections, enter_keys, horizon, hold_sessions, keep_books) = futures_util::try_join!(
                     client.prepare(COPY_DETECTIONS),
                     client.prepare(ENTER_KEYS),
                     client.prepare(HORIZON),
                     client.prepare(HOLD_SESSIONS),
+                    client.prepare(KEEP_BOOKS),
                 )?;
                 Ok(Prepared {
                     copy_detections,
                     enter_keys,
                     horizon,
                     hold_sessions,
+                    keep_books,
                 })
             };
             self.prepared = Some(answer(self.silence, "prepare statements", preparing).await?);
@@ -288,6 +299,7 @@ impl Connection {
             client,
             silence: timeouts.silence,
             prepared: None,
+            books: BooksRow::new(),
             last_words,
         })
     }

@@ -46,6 +46,9 @@ pub(super) const ENTER_KEYS: &str = enter_keys!(
 /// What the transaction sets for [`ENTER_KEYS`].
 pub(super) const IS_IN_TRANSACTION: &str = "SET LOCAL passerby.is_in_transaction = true";
 
+/// Begins a transaction that is no batch's.
+pub(super) const BEGIN: &str = "BEGIN; SET LOCAL passerby.is_in_transaction = true";
+
 const ENTER_NEW_KEYS: &str = enter_keys!(
     "",
     "ON CONFLICT (idempotency_key) DO NOTHING RETURNING idempotency_key"

@@ -202,7 +202,7 @@ fn refuse_newer(version: i32) -> Result<(), StoreError> {
 
 /// Tables that stand where ours are to be belong to somebody: say so, and touch nothing.
 async fn refuse_foreign_tables(connection: &mut Connection) -> Result<(), StoreError> {
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 13] = [
         "detections",
         "detections_default",
         "tracks",
@@ -211,6 +211,8 @@ async fn refuse_foreign_tables(connection: &mut Connection) -> Result<(), StoreE
         "ledger",
         "ledger_horizon",
         "dead_letters",
+        "dead_letter_counts",
+        "books",
         "people",
         "demographics_by_session",
         "demographics_by_camera_and_hour",

@@ -17,6 +17,7 @@
 //! # Ok(()) }
 //! ```
 
+mod books;
 mod commit;
 mod connection;
 mod copy;
@@ -38,6 +39,7 @@ mod table_stats;
 mod tls;
 mod tracks;
 
+pub use books::{DeadLetterCount, StoreBooks};
 pub use commit::{CommitError, CommitReport, Settled};
 pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;

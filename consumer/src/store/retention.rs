@@ -5,11 +5,12 @@
 //! hour must not hold up everybody behind us. What could not be dropped is dropped the next time.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, error::SqlState};
 use tracing::{info, warn};
 
 use super::{
     Store, StoreError,
+    books::BOOK_DROPPED,
     connection::{Connection, within},
     migrations::MAINTENANCE_LOCK,
 };
@@ -65,18 +66,9 @@ async fn drop_before(
         .await
         .map_err(StoreError::statement("look for old partitions"))?;
     for partition in expired.iter().map(|row| row.get::<_, String>(0)) {
-        let dropped = client
-            .batch_execute(&format!(
-                "BEGIN;
-                 SET LOCAL lock_timeout = '2s';
-                 SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK});
-                 DROP TABLE IF EXISTS {partition};
-                 COMMIT"
-            ))
-            .await;
-        match dropped {
-            Ok(()) => {
-                info!(partition, "old partition dropped");
+        match drop_partition(client, &partition).await {
+            Ok(n_rows) => {
+                info!(partition, n_rows, "old partition dropped");
                 report.dropped.push(partition);
             }
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -95,12 +87,62 @@ async fn drop_before(
             }
         }
     }
-    report.deleted_rows = client
+    report.deleted_rows = delete_from_quarantine(client, before)
+        .await
+        .map_err(StoreError::statement("delete old rows from the quarantine"))?;
+    Ok(report)
+}
+
+/// Drops a partition, books its rows as dropped, and returns how many there were.
+///
+/// They are counted while nobody can add to them; those who look at other partitions wait only for the drop
+/// itself. After an error the transaction is to be rolled back.
+pub(super) async fn drop_partition(
+    client: &Client,
+    partition: &str,
+) -> Result<i64, tokio_postgres::Error> {
+    client
+        .batch_execute(&format!(
+            "BEGIN;
+             SET LOCAL lock_timeout = '2s';
+             SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK})"
+        ))
+        .await?;
+    let exists: bool = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&partition])
+        .await?
+        .get(0);
+    let mut n_rows = 0;
+    if exists {
+        let lock = format!("LOCK TABLE {partition} IN SHARE MODE");
+        client.batch_execute(&lock).await?;
+        let count = format!("SELECT count(*) FROM {partition}");
+        n_rows = client.query_one(&count, &[]).await?.get(0);
+        client
+            .batch_execute(&format!("DROP TABLE {partition}"))
+            .await?;
+        client.execute(BOOK_DROPPED, &[&n_rows]).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(n_rows)
+}
+
+async fn delete_from_quarantine(
+    client: &Client,
+    before: DateTime<Utc>,
+) -> Result<u64, tokio_postgres::Error> {
+    client.batch_execute("BEGIN").await?;
+    let n_rows = client
         .execute(
             "DELETE FROM detections_default WHERE timestamp < $1",
             &[&before],
         )
-        .await
-        .map_err(StoreError::statement("delete old rows from the quarantine"))?;
-    Ok(report)
+        .await?;
+    if n_rows > 0 {
+        client
+            .execute(BOOK_DROPPED, &[&n_rows.cast_signed()])
+            .await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(n_rows)
 }

@@ -15,7 +15,9 @@ use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::{
     Store, StoreError,
+    books::{Written, keep_and_commit},
     connection::{Prepared, within},
+    ledger::BEGIN,
 };
 
 /// Of those that exist, which, and whether they have a finished summary or one that is being made.
@@ -217,12 +219,23 @@ impl Store {
         session
             .validate()
             .map_err(|source| StoreError::Invalid { row_idx: 0, source })?;
-        let connection = self.begin().await?;
+        let mut connection = self.begin().await?;
         let done = within("announce a session", self.limit(), async {
-            announce(&connection.client, session)
+            let failed = || StoreError::statement("upsert a row into `sessions`");
+            let prepared = connection.prepared().await?;
+            let books_row = connection.books.next();
+            let client = &connection.client;
+            client.batch_execute(BEGIN).await.map_err(failed())?;
+            announce(client, session).await.map_err(failed())?;
+            let written = Written {
+                sessions: 1,
+                rows: 1,
+                rows_direct: 1,
+                ..Written::default()
+            };
+            keep_and_commit(client, &prepared, books_row, written)
                 .await
-                .map(drop)
-                .map_err(StoreError::statement("upsert a row into `sessions`"))
+                .map_err(failed())
         })
         .await;
         self.end(connection, done)

@@ -9,7 +9,13 @@ use chrono::{DateTime, Utc};
 use passerby_shared::{Track, TrackId, TrajectoryPoint};
 use tokio_postgres::{Client, Row};
 
-use super::{Store, StoreError, connection::within, sessions};
+use super::{
+    Store, StoreError,
+    books::{Written, keep_and_commit},
+    connection::within,
+    ledger::BEGIN,
+    sessions,
+};
 
 /// Newer is the later `end_time`, then the greater `detection_count`: [`Track::merge`] in SQL. What
 /// is older than the table, or equal to it, changes nothing.
@@ -155,14 +161,23 @@ impl Store {
             let failed =
                 || StoreError::statement(format!("upsert {} rows into `tracks`", merged.len()));
             let prepared = connection.prepared().await?;
+            let books_row = connection.books.next();
             let client = &connection.client;
-            client.batch_execute("BEGIN").await.map_err(failed())?;
+            client.batch_execute(BEGIN).await.map_err(failed())?;
             let joining = sessions::join(client, &prepared, &session_ids)
                 .await
                 .map_err(failed())?;
             joining.finish(client, &prepared).await.map_err(failed())?;
             let n_rows = upsert(client, &merged).await.map_err(failed())?;
-            client.batch_execute("COMMIT").await.map_err(failed())?;
+            let written = Written {
+                tracks: tracks.len(),
+                rows: tracks.len(),
+                rows_direct: tracks.len(),
+                ..Written::default()
+            };
+            keep_and_commit(client, &prepared, books_row, written)
+                .await
+                .map_err(failed())?;
             Ok(n_rows)
         })
         .await;
