@@ -8,7 +8,7 @@ use std::{
 };
 
 use passerby_shared::{
-    KeyPrefix,
+    KeyPrefix, host_name,
     redis_connection::{RedisTimeouts, RedisUrl},
 };
 use uuid::Uuid;
@@ -216,11 +216,7 @@ impl ConsumerName {
     /// would share their pending entries. It is kept short, since Redis writes it to its log with
     /// every entry delivered.
     pub fn generate() -> Self {
-        let host = std::env::var("HOSTNAME")
-            .ok()
-            .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
-            .unwrap_or_default();
-        let host: String = host
+        let host: String = host_name()
             .chars()
             .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
             .take(16)

@@ -366,6 +366,7 @@ impl Buffer {
         rows.buffered -= n_rows as u64;
         rows.published += n_rows as u64;
         self.stats.entries_published += 1;
+        self.stats.largest_entry_rows = self.stats.largest_entry_rows.max(n_rows as u64);
         self.stats.bytes_published += n_payload_bytes as u64;
         self.n_changes += 1;
     }
@@ -460,10 +461,16 @@ impl Buffer {
         self.n_changes += 1;
         self.blocks.clear();
         self.flight = Flight::default();
-        self.stats.buffered_bytes = 0;
+        self.stats = self.stats_at_end();
+    }
+
+    /// The books as they will be when the producer ends now.
+    pub(crate) fn stats_at_end(&self) -> Stats {
+        let mut stats = self.stats.clone();
+        stats.buffered_bytes = 0;
         let keeps_rows = self.keeps_rows();
         for kind in [Kind::Detections, Kind::Tracks, Kind::Sessions] {
-            let rows = self.stats.kind_mut(kind);
+            let rows = stats.kind_mut(kind);
             if keeps_rows {
                 rows.spooled += rows.buffered;
             } else {
@@ -471,6 +478,12 @@ impl Buffer {
             }
             rows.buffered = 0;
         }
+        stats
+    }
+
+    /// Whether the last attempt to connect or to publish failed.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
     }
 
     pub(crate) fn has_ended(&self) -> bool {

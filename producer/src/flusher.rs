@@ -13,12 +13,14 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime,
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
 use crate::{
     batcher::Batcher,
     blocks::Block,
+    books::{Bookkeeper, LAST_WORD},
     cache::{CacheQueue, CacheTask},
     config::ProducerConfig,
     handover::Handover,
@@ -51,6 +53,8 @@ pub(crate) fn start(
         .clone()
         .map(|of| Monitor::new(config, of, saturation));
     let mut publisher = Publisher::new(config, Arc::clone(&handover), cache.clone());
+    let bookkeeper = Bookkeeper::new(config, Arc::clone(&handover), cache.clone());
+    let (end_books, books_end) = oneshot::channel();
     thread::Builder::new()
         .name("passerby-producer".to_owned())
         .spawn(move || {
@@ -59,6 +63,7 @@ pub(crate) fn start(
                 // Their end is the runtime's, so there is nothing to wait for.
                 drop(tokio::spawn(cache_task.run()));
                 drop(monitor.map(|monitor| tokio::spawn(monitor.run())));
+                let keeping_books = tokio::spawn(bookkeeper.run(books_end));
                 tokio::select! {
                     () = run(&handover, journal.as_ref(), &batcher, &mut publisher) => {}
                     () = handover.past_end() => {}
@@ -73,6 +78,10 @@ pub(crate) fn start(
                     drop(timeout(UNREGISTER, publisher.unregister_spool()).await);
                 }
                 cache.drain(handover.time_left()).await;
+                // Whoever is told that the producer has ended may end the process.
+                if end_books.send(()).is_ok() {
+                    drop(timeout(LAST_WORD, keeping_books).await);
+                }
             });
             // Whoever waits for our end may open the spool at once.
             drop(journal);

@@ -76,6 +76,7 @@
 mod async_producer;
 mod batcher;
 mod blocks;
+mod books;
 mod buffer;
 mod cache;
 mod config;

@@ -21,6 +21,8 @@ pub struct Stats {
     pub buffered_bytes: usize,
     /// Entries that Redis acknowledged.
     pub entries_published: u64,
+    /// Rows of the largest of these entries.
+    pub largest_entry_rows: u64,
     /// Payload of these entries, in bytes.
     pub bytes_published: u64,
     /// Attempts to connect or to publish that failed and were or will be repeated.

@@ -6,10 +6,12 @@
 //! crate.
 
 pub mod backlog;
+pub mod books;
 mod detection;
 mod embedding;
 mod entry_id;
 mod error_chain;
+mod host;
 mod idempotency_key;
 mod metric;
 pub mod redis_connection;
@@ -25,6 +27,7 @@ pub use detection::{Detection, DetectionRef, Gender, UnknownGender};
 pub use embedding::Embedding;
 pub use entry_id::{EntryId, InvalidEntryId};
 pub use error_chain::ErrorChain;
+pub use host::host_name;
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use metric::{Label, Labels, Metric, Series};
 pub use session::{Session, SessionSummary};

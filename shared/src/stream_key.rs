@@ -52,6 +52,24 @@ impl KeyPrefix {
         format!("{}:spools", self.0)
     }
 
+    /// What producers tell of themselves: `passerby:producers`, a hash from a producer's ID to its books; see
+    /// [`ProducerRecord`](crate::books::ProducerRecord).
+    pub fn producers(&self) -> String {
+        format!("{}:producers", self.0)
+    }
+
+    /// What workers tell of themselves: `passerby:workers`, a hash from the consumer's name to its presence, as
+    /// JSON.
+    pub fn workers(&self) -> String {
+        format!("{}:workers", self.0)
+    }
+
+    /// Groups that are not to read: `passerby:paused`, a hash from the group's name to who paused it, and why,
+    /// as JSON.
+    pub fn paused(&self) -> String {
+        format!("{}:paused", self.0)
+    }
+
     /// A cached track: `passerby:track:{<session>}:<track>`.
     pub fn track(&self, session_id: &str, track_id: i64) -> String {
         format!("{}:track:{{{session_id}}}:{track_id}", self.0)

@@ -127,6 +127,7 @@ impl Buffer {
         rows.spooled = rows.spooled.saturating_sub(entry.n_rows as u64);
         rows.published += entry.n_rows as u64;
         self.stats.entries_published += 1;
+        self.stats.largest_entry_rows = self.stats.largest_entry_rows.max(entry.n_rows as u64);
         self.stats.bytes_published += entry.payload.len() as u64;
         self.n_changes += 1;
     }

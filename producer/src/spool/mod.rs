@@ -60,7 +60,7 @@ pub use inspect::{DamagedPart, Inspection, WaitingEntries, inspect};
 pub(crate) use journal::Journal;
 pub(crate) use log::Position;
 pub(crate) use open::open;
-pub(crate) use registration::Registration;
+pub(crate) use registration::{Registration, spool_id};
 pub(crate) use ring::Ring;
 #[cfg(test)]
 pub(crate) use ring::read as read_ring;

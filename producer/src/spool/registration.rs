@@ -8,6 +8,7 @@
 use std::{path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
+use passerby_shared::host_name;
 use redis::Cmd;
 use tokio::time::Instant;
 
@@ -65,11 +66,7 @@ impl Registration {
 }
 
 /// What operators see of a spool in Redis: where it is.
-fn spool_id(dir: &Path) -> String {
-    let host = std::env::var("HOSTNAME")
-        .ok()
-        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
-        .unwrap_or_default();
+pub(crate) fn spool_id(dir: &Path) -> String {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
-    format!("{}:{}", host.trim(), dir.display())
+    format!("{}:{}", host_name(), dir.display())
 }
