@@ -240,7 +240,7 @@ impl Committer {
                 }
                 Recovery::Retry => {
                     n_failures += 1;
-                    self.stats.commit_fails();
+                    self.stats.commit_fails(&failure.error);
                     // COMMIT may have reached the server: ask the ledger first.
                     batch.may_be_known = true;
                     log_failure(&failure.error, n_failures, batch.n_detections());

@@ -12,6 +12,7 @@ use std::{
 
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
+    books::Stamped,
     redis_connection::{ConnectError, RedisLink, RedisRecovery, recovery},
 };
 use redis::{RedisError, Value};
@@ -20,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    ConsumerName, group,
+    ConsumerName, Paused, group,
     in_flight::InFlight,
     metrics::Metrics,
-    reclaimer,
+    pause, reclaimer,
     reply::{self, Claimed, Delivered, UnexpectedReply},
     stats::WorkerStats,
     suspects,
@@ -34,6 +35,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How often a draining reader looks whether others are done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 const MAX_COUNT: usize = 1_000;
+/// How often the reader looks whether its group is paused.
+const LOOK_FOR_PAUSE: Duration = Duration::from_millis(250);
+/// A reader that blocks looks so often all the same.
+const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 
 pub(crate) struct Reader {
     pub(crate) link: RedisLink,
@@ -48,6 +53,9 @@ pub(crate) struct Reader {
     pub(crate) batch_rows: NonZeroUsize,
     pub(crate) batch_bytes: NonZeroUsize,
     pub(crate) drain: bool,
+    /// Where it stands which groups are paused.
+    pub(crate) paused: String,
+    pub(crate) pause: PauseWatch,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
@@ -66,6 +74,14 @@ pub enum ReadError {
     /// The server answers in a way nobody knows.
     #[error(transparent)]
     Reply(#[from] UnexpectedReply),
+    /// The group is paused, and a worker that drains does not wait for its being resumed.
+    #[error("group `{group}` is paused{}", paused_by(paused))]
+    Paused {
+        /// The group.
+        group: String,
+        /// Who paused it.
+        paused: Paused,
+    },
     /// The server did not answer at all.
     #[error("Redis did not answer within {seconds} s")]
     TimedOut {
@@ -79,10 +95,29 @@ impl ReadError {
         match self {
             Self::Connect(error) => recovery(error.redis_error()),
             Self::Redis(error) => recovery(error),
-            Self::Reply(_) => RedisRecovery::Stop,
+            Self::Reply(_) | Self::Paused { .. } => RedisRecovery::Stop,
             Self::TimedOut { .. } => RedisRecovery::Reconnect,
         }
     }
+}
+
+/// `: maintenance (anna@gate)`.
+fn paused_by(paused: &Paused) -> String {
+    match (&paused.reason, paused.by.is_empty()) {
+        (Some(reason), false) => format!(": {reason} ({})", paused.by),
+        (Some(reason), true) => format!(": {reason}"),
+        (None, false) => format!(" by {}", paused.by),
+        (None, true) => String::new(),
+    }
+}
+
+/// Whether the group was paused when the reader last looked.
+#[derive(Debug, Default)]
+pub(crate) struct PauseWatch {
+    is_on: bool,
+    /// When to look again.
+    next: Option<Instant>,
+    said_refused: bool,
 }
 
 /// Where the reader is in its round.
@@ -127,12 +162,24 @@ impl Reader {
         // would sit in the pending entries list until someone claims them. So a read always runs to
         // its end, and `block` bounds how long that takes.
         while !stop.is_cancelled() {
+            if self.pause.is_on {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_FOR_PAUSE) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
             if phase == Phase::New && Instant::now() >= next_claim {
                 phase = Phase::CLAIM;
             }
             let was_new = phase == Phase::New;
-            match self.step(&mut phase, count).await {
-                Ok(delivered) => {
+            let stepped = match self.look_for_pause().await {
+                Ok(()) if self.pause.is_on => Ok(None),
+                Ok(()) => self.step(&mut phase, count).await.map(Some),
+                Err(failure) => Err(failure),
+            };
+            match stepped {
+                Ok(None) => {}
+                Ok(Some(delivered)) => {
                     if !backoff.is_zero() {
                         backoff = Duration::ZERO;
                         info!("reading from Redis again");
@@ -163,6 +210,52 @@ impl Reader {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Looks, a few times a second, whether the group is paused.
+    async fn look_for_pause(&mut self) -> Result<(), ReadError> {
+        if self.pause.next.is_some_and(|next| Instant::now() < next) {
+            return Ok(());
+        }
+        let connection = self.link.get().await?;
+        let looking = pause::look(connection, &self.paused, &self.group);
+        let paused = match within(self.server_timeout, looking).await? {
+            Ok(paused) => paused,
+            Err(error) if recovery(&error) == RedisRecovery::Stop => {
+                if !self.pause.said_refused {
+                    self.pause.said_refused = true;
+                    warn!(
+                        error = %ErrorChain(&error),
+                        "it cannot be seen whether the group is paused: reading on"
+                    );
+                }
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.pause.next = Some(Instant::now() + LOOK_FOR_PAUSE);
+        match paused {
+            Some(Stamped { told: paused, .. }) if !self.pause.is_on => {
+                if self.drain {
+                    let group = self.group.clone();
+                    return Err(ReadError::Paused { group, paused });
+                }
+                info!(
+                    by = paused.by,
+                    reason = paused.reason,
+                    "paused: reading nothing until the group is resumed"
+                );
+                self.pause.is_on = true;
+                self.stats.paused(true);
+            }
+            None if self.pause.is_on => {
+                info!("resumed: reading again");
+                self.pause.is_on = false;
+                self.stats.paused(false);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -325,7 +418,9 @@ impl Reader {
         match history {
             None => {
                 if !self.drain {
-                    let ms = u64::try_from(self.block.as_millis()).unwrap_or(u64::MAX);
+                    // What is blocked does not see that the group was paused.
+                    let block = self.block.min(LONGEST_BLOCK);
+                    let ms = u64::try_from(block.as_millis()).unwrap_or(u64::MAX);
                     // BLOCK 0 would be for ever.
                     command.arg("BLOCK").arg(ms.max(1));
                 }
@@ -400,6 +495,7 @@ impl Reader {
     async fn heal(&mut self, failure: ReadError, phase: &mut Phase) -> Result<(), ReadError> {
         let recovery = failure.recovery();
         self.metrics.read_failed(recovery);
+        self.stats.met(failure.trouble());
         match recovery {
             RedisRecovery::Reconnect => {
                 if self.link.is_connected() || *phase == Phase::New {

@@ -1,6 +1,7 @@
 //! What a worker has done so far.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,9 +9,16 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::store::CommitReport;
+use crate::{
+    presence::{Trouble, WorkedLately},
+    store::{CommitReport, StoreError},
+};
+
+/// What [`WorkedLately`] is about, in times [`WorkerStats::note_lately`] is called: once a second.
+const LATELY: usize = 10;
 
 /// Counters of a running worker, for progress displays and tests.
 #[derive(Debug, Default)]
@@ -26,10 +34,37 @@ pub struct WorkerStats {
     lost_tails: AtomicU64,
     /// Since when no commit has worked, once one has failed.
     failing_since: Mutex<Option<Instant>>,
+    standing: Mutex<Standing>,
+}
+
+/// What an operator wants to know of a worker beside its counters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    pub(crate) is_paused: bool,
+    pub(crate) last_commit_at: Option<DateTime<Utc>>,
+    pub(crate) last_error: Option<Trouble>,
+    /// The counters of the last seconds, once a second.
+    seconds: VecDeque<(Instant, WorkerReport)>,
+}
+
+impl Standing {
+    pub(crate) fn lately(&self) -> WorkedLately {
+        let (Some((begin, first)), Some((end, last))) = (self.seconds.front(), self.seconds.back())
+        else {
+            return WorkedLately::default();
+        };
+        WorkedLately {
+            seconds: (*end - *begin).as_secs_f64(),
+            entries: last.entries + last.duplicates - first.entries - first.duplicates,
+            detections: last.detections - first.detections,
+            dead_letters: last.dead_letters - first.dead_letters,
+        }
+    }
 }
 
 /// What a worker did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct WorkerReport {
     /// Entries read, with those that were delivered before.
     pub entries_read: u64,
@@ -58,8 +93,38 @@ impl WorkerStats {
     }
 
     /// Notes that a commit failed for a reason that may pass.
-    pub(crate) fn commit_fails(&self) {
+    pub(crate) fn commit_fails(&self, error: &StoreError) {
         self.lock_failing().get_or_insert_with(Instant::now);
+        self.met(error.trouble());
+    }
+
+    /// Notes what went wrong.
+    pub(crate) fn met(&self, trouble: Trouble) {
+        self.lock_standing().last_error = Some(trouble);
+    }
+
+    /// Notes whether the group is paused.
+    pub(crate) fn paused(&self, is_paused: bool) {
+        self.lock_standing().is_paused = is_paused;
+    }
+
+    /// Remembers the counters of this second.
+    pub(crate) fn note_lately(&self) {
+        let report = self.report();
+        let seconds = &mut self.lock_standing().seconds;
+        seconds.push_back((Instant::now(), report));
+        if seconds.len() > LATELY + 1 {
+            seconds.pop_front();
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.lock_standing().clone()
+    }
+
+    fn lock_standing(&self) -> MutexGuard<'_, Standing> {
+        // Each change above is whole, whoever panicked meanwhile.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a commit worked.
@@ -85,6 +150,7 @@ impl WorkerStats {
     }
 
     pub(crate) fn committed(&self, report: CommitReport) {
+        self.lock_standing().last_commit_at = Some(Utc::now());
         self.batches.fetch_add(1, Relaxed);
         self.entries.fetch_add(report.entries as u64, Relaxed);
         self.duplicates.fetch_add(report.duplicates as u64, Relaxed);

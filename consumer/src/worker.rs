@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::Utc;
 use passerby_shared::{
     ErrorChain, StreamKey,
     redis_connection::{ConnectError, RedisLink, RedisTimeouts, RedisUrl},
@@ -12,7 +13,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     InvalidConfig, WorkerConfig, WorkerReport, WorkerStats,
@@ -26,7 +27,8 @@ use crate::{
     ledger_keeper::LedgerKeeper,
     metrics::Metrics,
     observer::{Observer, PATIENCE},
-    reader::{ReadError, Reader},
+    presence::Presence,
+    reader::{PauseWatch, ReadError, Reader},
     store::{Store, StoreError},
     tail::Tail,
     upkeep::Upkeep,
@@ -89,6 +91,9 @@ impl WorkerError {
             Self::Connect(error) => Some(redis_advice(error.redis_error())),
             Self::Prepare { source, .. } | Self::Ack(source) => Some(redis_advice(source)),
             Self::Read(ReadError::Redis(error)) => Some(redis_advice(error)),
+            Self::Read(ReadError::Paused { .. }) => {
+                Some("run `passerby resume` when it may be read again".to_owned())
+            }
             Self::MostlyBad(_) => Some(
                 "mend the producer that writes them, or, to dead-letter them all the same, start the \
                  worker with --dead-letter-limit 100"
@@ -247,6 +252,8 @@ impl Worker {
             batch_rows: config.batch_rows,
             batch_bytes: config.batch_bytes,
             drain: config.drain,
+            paused: config.key_prefix.paused(),
+            pause: PauseWatch::default(),
             in_flight: in_flight.clone(),
             stats: Arc::clone(&stats),
             metrics: Arc::clone(&metrics),
@@ -302,6 +309,20 @@ impl Worker {
             metrics: Arc::clone(&metrics),
         });
 
+        let presence = Presence {
+            link: new_link(config.redis_timeouts()),
+            hash: config.key_prefix.workers(),
+            consumer: config.consumer.clone(),
+            group: config.group.clone(),
+            shards: config.shards,
+            committers: config.committers.get(),
+            in_flight: in_flight.clone(),
+            stats: Arc::clone(&stats),
+            stop: stop.clone(),
+            started_at: Utc::now(),
+            said_refused: false,
+        };
+
         let mut tasks = JoinSet::<Result<(), WorkerError>>::new();
         let in_span = tracing::Span::current();
         {
@@ -349,8 +370,12 @@ impl Worker {
         );
         beside.spawn(upkeep.run(upkeep_done.clone()).instrument(in_span.clone()));
         if let Some(observer) = observer {
-            beside.spawn(observer.run(upkeep_done.clone()).instrument(in_span));
+            let observing = observer.run(upkeep_done.clone());
+            beside.spawn(observing.instrument(in_span.clone()));
         }
+        // Aborted with the rest should this worker be dropped.
+        let mut shown = JoinSet::new();
+        shown.spawn(presence.run(upkeep_done.clone()).instrument(in_span));
 
         let ended = supervise(&mut tasks, &stop, &reading, &abort, config.grace_period).await;
         // Entries in work show signs of life until the last of them is settled.
@@ -359,15 +384,17 @@ impl Worker {
         while let Some(task) = beside.join_next().await {
             beside_ended = beside_ended.and(task);
         }
-        ended?;
-        beside_ended.map_err(WorkerError::Panic)?;
-        let n_entries = in_flight.len();
-        if n_entries > 0 {
-            return Err(WorkerError::Unfinished {
-                n_entries,
-                grace_period: config.grace_period,
+        let ended = ended
+            .and(beside_ended.map_err(WorkerError::Panic))
+            .and_then(|()| match in_flight.len() {
+                0 => Ok(()),
+                n_entries => Err(WorkerError::Unfinished {
+                    n_entries,
+                    grace_period: config.grace_period,
+                }),
             });
-        }
+        last_word(shown, &ended).await;
+        ended?;
         if config.drain {
             let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
             if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {
@@ -384,6 +411,24 @@ impl Worker {
             "worker stopped"
         );
         Ok(report)
+    }
+}
+
+/// Takes the worker out of what operators see, or shows why it ended.
+async fn last_word(mut shown: JoinSet<Presence>, ended: &Result<(), WorkerError>) {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let Some(Ok(mut presence)) = shown.join_next().await else {
+        return;
+    };
+    // Redis may be what it ended of.
+    let said = tokio::time::timeout(LIMIT, async {
+        match ended {
+            Ok(()) => presence.hide().await,
+            Err(error) => presence.show_failure(error).await,
+        }
+    });
+    if said.await.is_err() {
+        debug!("Redis does not hear that the worker has ended");
     }
 }
 
