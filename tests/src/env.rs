@@ -9,7 +9,7 @@ use std::{
 
 use passerby_consumer::{
     Worker, WorkerConfig, WorkerReport,
-    ops::{self, RequeueLimits, RequeueReport, Target},
+    ops::{self, RequeueLimits, RequeueReport, StatusReport, Target},
     store::{DatabaseUrl, DeadLetterFilter, DeadLetterRecord, Store},
 };
 use passerby_shared::{
@@ -338,6 +338,23 @@ impl Env {
             .collect()
     }
 
+    // Operators
+
+    /// What an operator's commands are about.
+    pub fn target(&self) -> Target {
+        Target {
+            link: RedisLink::new(self.redis_url(), RedisTimeouts::default()),
+            key_prefix: self.prefix.clone(),
+            streams: vec![self.stream()],
+            group: GROUP.to_owned(),
+        }
+    }
+
+    /// Where every row is now.
+    pub async fn status(&self) -> StatusReport {
+        ops::status(&mut self.target(), &mut self.store().await).await
+    }
+
     // Postgres
 
     async fn postgres<T>(&self, run: impl AsyncFnOnce(&Client) -> T) -> T {
@@ -404,11 +421,7 @@ impl Env {
     }
 
     async fn requeue(&self, reason: Option<String>) -> RequeueReport {
-        let mut target = Target {
-            link: RedisLink::new(self.redis_url(), RedisTimeouts::default()),
-            streams: vec![self.stream()],
-            group: GROUP.to_owned(),
-        };
+        let mut target = self.target();
         let all = DeadLetterFilter {
             reason,
             limit: 10_000,

@@ -102,6 +102,7 @@ pub(crate) fn target(args: &RedisArgs) -> Result<Target, Failure> {
             args.redis_url().map_err(Failure::usage)?,
             RedisTimeouts::default(),
         ),
+        key_prefix: args.key_prefix.clone(),
         streams: args.key_prefix.streams(args.shards),
         group: args.group.clone(),
     })

@@ -4,11 +4,13 @@
 
 mod claim;
 mod doctor;
+mod pause;
 mod pending;
 mod requeue;
+mod status;
 
 use passerby_shared::{
-    StreamKey,
+    KeyPrefix, StreamKey,
     redis_connection::{ConnectError, RedisLink},
 };
 use redis::RedisError;
@@ -17,8 +19,13 @@ pub use claim::{ClaimFilter, ClaimReport, claim, claim_dry_run, hand_over};
 pub use doctor::{
     CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
 };
+pub use pause::{pause, paused, resume};
 pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
 pub use requeue::{RequeueLimits, RequeueReport, Stopped, requeue, requeue_dry_run};
+pub use status::{
+    Balance, Dropped, Flow, FlowSource, RedisStatus, SILENT_AFTER, Severity, StatusReport,
+    StreamStatus, Symptom, Thresholds, WorkerStatus, status,
+};
 
 use crate::{reply::UnexpectedReply, store::StoreError, worker::redis_advice};
 
@@ -36,6 +43,15 @@ pub enum OpsError {
         doing: &'static str,
         /// On which stream.
         stream: StreamKey,
+        /// What came back.
+        #[source]
+        source: RedisError,
+    },
+    /// A command that is about no stream failed.
+    #[error("{doing}")]
+    Command {
+        /// What was tried.
+        doing: &'static str,
         /// What came back.
         #[source]
         source: RedisError,
@@ -58,6 +74,10 @@ impl OpsError {
         }
     }
 
+    fn command(doing: &'static str) -> impl FnOnce(RedisError) -> Self {
+        move |source| Self::Command { doing, source }
+    }
+
     /// What an operator can do, in a few words.
     pub fn advice(&self) -> Option<String> {
         match self {
@@ -66,7 +86,7 @@ impl OpsError {
                 "no worker has ever read this stream: check --key-prefix, --shards and --group"
                     .to_owned(),
             ),
-            Self::Redis { source, .. } => Some(redis_advice(source)),
+            Self::Redis { source, .. } | Self::Command { source, .. } => Some(redis_advice(source)),
             Self::Store(error) => error.advice(),
             Self::Reply(_) => None,
         }
@@ -78,6 +98,8 @@ impl OpsError {
 pub struct Target {
     /// The server.
     pub link: RedisLink,
+    /// What the keys begin with.
+    pub key_prefix: KeyPrefix,
     /// The streams, one for each shard.
     pub streams: Vec<StreamKey>,
     /// The consumer group.

@@ -262,19 +262,19 @@ pub struct StoreBooks {
     /// Detections that retention dropped.
     pub detections_dropped: u64,
     /// Dead letters by reason, the most first.
-    pub dead_letters: Vec<DeadLetterCount>,
+    pub dead_letters: Vec<ReasonCount>,
     /// The server's clock when the books were read.
     pub now: DateTime<Utc>,
 }
 
 /// How many dead letters there are of one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeadLetterCount {
+pub struct ReasonCount {
     /// See [`Reason::as_str`](super::Reason::as_str).
     pub reason: String,
     /// Letters ever written.
     pub written: u64,
-    /// Letters that are there and were not put back.
+    /// Letters that are there and were neither put back nor discarded.
     pub waiting: u64,
 }
 
@@ -291,7 +291,7 @@ impl StoreBooks {
             .saturating_sub(self.rows_foreign + self.rows_requeued + self.rows_direct)
     }
 
-    /// Dead letters that are there and were not put back.
+    /// Dead letters that are there and were neither put back nor discarded.
     pub fn dead_letters_waiting(&self) -> u64 {
         self.dead_letters.iter().map(|count| count.waiting).sum()
     }
@@ -370,7 +370,7 @@ fn from_rows(books: &Row, letters: &[Row]) -> StoreBooks {
         detections_dropped: count(12),
         dead_letters: letters
             .iter()
-            .map(|row| DeadLetterCount {
+            .map(|row| ReasonCount {
                 reason: row.get(0),
                 written: row.get::<_, i64>(1).max(0).cast_unsigned(),
                 waiting: row.get::<_, i64>(2).max(0).cast_unsigned(),

@@ -39,7 +39,7 @@ mod table_stats;
 mod tls;
 mod tracks;
 
-pub use books::{DeadLetterCount, StoreBooks};
+pub use books::{ReasonCount, StoreBooks};
 pub use commit::{CommitError, CommitReport, Settled};
 pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;

@@ -6,7 +6,10 @@ use passerby_consumer::{
     ops::{self, ClaimFilter, OpsError, RequeueLimits, RequeueReport, Target},
     store::{DeadLetterFilter, LetterState, Store, StoreTimeouts},
 };
-use passerby_shared::redis_connection::{RedisLink, RedisTimeouts};
+use passerby_shared::{
+    KeyPrefix,
+    redis_connection::{RedisLink, RedisTimeouts},
+};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +25,7 @@ fn target(world: &World) -> Target {
     };
     Target {
         link: RedisLink::new(world.redis_url(), timeouts),
+        key_prefix: KeyPrefix::default(),
         streams: world.streams(),
         group: GROUP.to_owned(),
     }

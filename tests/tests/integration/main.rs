@@ -6,6 +6,7 @@ mod ack_follows_commit;
 mod backlogs_are_measured;
 mod bad_input_is_explained;
 mod bad_rows_cost_no_neighbours;
+mod books_balance;
 mod commands_explain_bad_input;
 mod dead_letters_are_steered;
 mod demo_stores_every_detection;
