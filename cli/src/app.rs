@@ -1,8 +1,13 @@
 //! What is typed, and which command it runs.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use passerby_consumer::{
+    command_line::WorkerCommandLine,
+    config_file::{self, CommandLineError, Program},
+};
+use passerby_shared::ErrorChain;
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{self, Failure, output};
@@ -27,6 +32,9 @@ struct Cli {
         default_value = "warn"
     )]
     log: String,
+    /// Settings in a TOML file; empty for none [default: /etc/passerby/passerby.toml, if it is there].
+    #[arg(long, env = "PASSERBY_CONFIG", value_name = "FILE", global = true)]
+    config: Option<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +42,7 @@ enum Command {
     Demo(commands::demo::DemoArgs),
     Ingest(commands::ingest::IngestArgs),
     Migrate(commands::migrate::MigrateArgs),
+    Config(commands::config::ConfigArgs),
     Doctor(commands::doctor::DoctorArgs),
     Query(commands::query::QueryArgs),
     Pending(commands::pending::PendingArgs),
@@ -51,7 +60,18 @@ pub fn command() -> clap::Command {
 /// Runs the command that the process's arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let others = [(Program::Worker, WorkerCommandLine::command())];
+    let line = match config_file::read::<Cli>(Program::Passerby, &others) {
+        Ok(line) => line,
+        Err(CommandLineError::Usage(error)) => error.exit(),
+        Err(CommandLineError::File(error)) => {
+            return report(&Failure::usage(ErrorChain(&error)));
+        }
+    };
+    if let Some(ignored) = line.file.ignored() {
+        output::warning(&format!("warning: {ignored}"));
+    }
+    let (cli, command, file) = (line.args, line.command, line.file);
     let filter = match EnvFilter::builder().parse(&cli.log) {
         Ok(filter) => filter,
         Err(error) => return report(&Failure::usage(format_args!("--log: {error}"))),
@@ -73,6 +93,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Ingest(args) => commands::ingest::run(args).await,
+            Command::Config(args) => commands::config::run(&args, &command, &file),
             Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
@@ -92,4 +113,29 @@ fn report(failure: &Failure) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &clap::Command) {
+        for arg in command.get_arguments() {
+            let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) else {
+                continue;
+            };
+            let expected = format!("PASSERBY_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(variable.to_str(), Some(expected.as_str()));
+            // A variable that somebody has forgotten must not turn a trial into a change.
+            assert!(!["yes", "dry-run", "json"].contains(&flag), "{flag}");
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn a_variable_has_the_name_of_its_flag_and_belongs_to_the_installation() {
+        let command = command();
+        command.clone().debug_assert();
+        check(&command);
+    }
 }

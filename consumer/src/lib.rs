@@ -17,8 +17,10 @@
 mod acker;
 pub mod args;
 pub mod batch;
+pub mod command_line;
 mod committer;
 mod config;
+pub mod config_file;
 mod dead_letter_guard;
 mod decoder;
 pub mod exporter;

@@ -111,7 +111,10 @@ impl Passerby {
         let stdout = tempfile::tempfile().unwrap();
         let stderr = tempfile::tempfile().unwrap();
         // Tables are drawn as in a file, in Unicode.
-        command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8");
+        command
+            .env_remove("COLUMNS")
+            .env("LC_ALL", "C.UTF-8")
+            .env("PASSERBY_CONFIG", "");
         let mut child = command
             .args(args)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))

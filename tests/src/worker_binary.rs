@@ -39,6 +39,7 @@ impl WorkerBinary {
                 command.env_remove(name);
             }
         }
+        command.env("PASSERBY_CONFIG", "");
         let stderr = unnamed_file();
         let child = command
             .args(args)

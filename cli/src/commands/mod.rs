@@ -1,6 +1,7 @@
 //! The commands: each parses its switches, calls the library, and renders what comes back.
 
 pub(crate) mod claim;
+pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod doctor;

@@ -2,10 +2,11 @@
 
 use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::{Parser, ValueEnum};
 use passerby_consumer::{
     Worker, WorkerConfig, WorkerError,
-    args::{InvalidArgs, WorkerArgs},
+    args::InvalidArgs,
+    command_line::{LogFormat, WorkerCommandLine},
+    config_file::{self, CommandLine, CommandLineError, Program},
     exporter::{Exporter, ExporterError},
 };
 use passerby_shared::ErrorChain;
@@ -14,59 +15,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 
-/// Stores detections from Redis Streams in Postgres, each exactly once.
-///
-/// Any number of workers may share the streams. SIGTERM and SIGINT make a worker finish what it has
-/// read; a second one stops it at once, and another worker takes over.
-#[derive(Debug, Parser)]
-#[command(
-    name = "passerby-worker",
-    version,
-    after_help = "Example:\n  passerby-worker --redis-url redis://localhost --database-url \
-                  postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
-)]
-struct Cli {
-    #[command(flatten)]
-    worker: WorkerArgs,
-    /// Serve /metrics here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free, and the log says
-    /// which [default: nowhere].
-    ///
-    /// Whoever reaches the address can read the metrics: they hold no row and no password, but nobody
-    /// is asked for one either.
-    #[arg(long, env = "PASSERBY_LISTEN", value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
-    /// How log lines look.
-    #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
-    log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or filters as `passerby_consumer=debug`.
-    #[arg(
-        long,
-        env = "PASSERBY_LOG",
-        value_name = "FILTER",
-        default_value = "info,refinery_core=warn,tokio_postgres=warn"
-    )]
-    log: String,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let line = match config_file::read::<WorkerCommandLine>(Program::Worker, &[]) {
+        Ok(line) => line,
+        Err(CommandLineError::Usage(error)) => error.exit(),
+        Err(CommandLineError::File(error)) => return usage(&ErrorChain(&error).to_string()),
+    };
+    let cli = &line.args;
     if let Err(error) = init_logs(&cli.log, cli.log_format) {
         return usage(&format!("--log: {error}"));
     }
-    let mut config = match WorkerConfig::try_from(cli.worker) {
+    let mut config = match WorkerConfig::try_from(cli.worker.clone()) {
         Ok(config) => config,
         Err(InvalidArgs::Url(error)) => return usage(&error.to_string()),
         Err(InvalidArgs::Config(error)) => return usage(&error.to_string()),
     };
     config.observe = cli.listen.map(|_| OBSERVE_EVERY);
+    if let Some(ignored) = line.file.ignored() {
+        warn!("{ignored}");
+    }
+    if cli.print_config {
+        print_config(&line);
+        return ExitCode::SUCCESS;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -161,6 +132,19 @@ fn init_logs(
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// The settings that hold, as a file that says the same.
+#[expect(clippy::print_stdout, reason = "it was asked for")]
+fn print_config(line: &CommandLine<WorkerCommandLine>) {
+    for shown in config_file::show(
+        Program::Worker,
+        &line.command,
+        &line.file,
+        Some(&line.matches),
+    ) {
+        println!("{}", shown.line());
+    }
 }
 
 #[expect(

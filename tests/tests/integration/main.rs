@@ -31,6 +31,7 @@ mod producer_keeps_its_books;
 mod queries_answer;
 mod saturation_is_felt;
 mod sessions_count_people;
+mod settings_come_from_files_too;
 mod silence_is_noticed;
 mod spools_outlive_pipelines;
 mod stopping_is_graceful;

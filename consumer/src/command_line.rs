@@ -1,0 +1,57 @@
+//! The command line of `passerby-worker`.
+
+use std::{ffi::OsString, net::SocketAddr};
+
+use clap::{Parser, ValueEnum};
+
+use crate::args::WorkerArgs;
+
+/// Stores detections from Redis Streams in Postgres, each exactly once.
+///
+/// Any number of workers may share the streams. SIGTERM and SIGINT make a worker finish what it has
+/// read; a second one stops it at once, and another worker takes over.
+#[derive(Debug, Parser)]
+#[command(
+    name = "passerby-worker",
+    version,
+    after_help = "Example:\n  passerby-worker --redis-url redis://localhost --database-url \
+                  postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct WorkerCommandLine {
+    /// What it is to do.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    /// Serve /metrics here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free, and the log says
+    /// which [default: nowhere].
+    ///
+    /// Whoever reaches the address can read the metrics: they hold no row and no password, but nobody
+    /// is asked for one either.
+    #[arg(long, env = "PASSERBY_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// How log lines look.
+    #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or filters as `passerby_consumer=debug`.
+    #[arg(
+        long,
+        env = "PASSERBY_LOG",
+        value_name = "FILTER",
+        default_value = "info,refinery_core=warn,tokio_postgres=warn"
+    )]
+    pub log: String,
+    /// Settings in a TOML file; empty for none [default: /etc/passerby/passerby.toml, if it is there].
+    #[arg(long, env = "PASSERBY_CONFIG", value_name = "FILE")]
+    pub config: Option<OsString>,
+    /// Print the settings that hold, checked, and where each comes from; then stop.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
