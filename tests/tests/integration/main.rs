@@ -13,6 +13,7 @@ mod demo_stores_every_detection;
 mod deployment;
 mod detections_are_small_in_redis;
 mod doctor_finds_what_will_hurt;
+mod drills;
 mod entries_of_the_dead_are_taken_over;
 mod hands_have_altered_things;
 mod ingest_stores_nothing_twice;
