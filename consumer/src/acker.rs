@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{in_flight::InFlight, metrics::Metrics, store::Settled};
+use crate::{health::Turning, in_flight::InFlight, metrics::Metrics, store::Settled};
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -20,6 +20,7 @@ pub(crate) struct Acker {
     pub(crate) group: String,
     pub(crate) in_flight: InFlight,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) turning: Turning,
     pub(crate) abort: CancellationToken,
 }
 
@@ -36,7 +37,11 @@ impl Acker {
         mut self,
         mut settled: mpsc::Receiver<Settled>,
     ) -> Result<(), RedisError> {
-        while let Some(first) = settled.recv().await {
+        loop {
+            self.turning.waits();
+            let Some(first) = settled.recv().await else {
+                return Ok(());
+            };
             let mut origins = first.into_origins();
             // What else was settled meanwhile goes in the same command.
             while let Ok(more) = settled.try_recv() {
@@ -55,7 +60,6 @@ impl Acker {
             self.in_flight.remove(&origins);
             self.metrics.acked(origins.len());
         }
-        Ok(())
     }
 
     /// Acknowledges; `false` when the grace period ended before it could.
@@ -65,6 +69,7 @@ impl Acker {
     ) -> Result<bool, RedisError> {
         let mut backoff = Duration::from_millis(50);
         loop {
+            self.turning.turns();
             let failure = match self.try_ack(by_stream).await {
                 Ok(()) => return Ok(true),
                 Err(AckError::Connect(error)) => {
@@ -84,6 +89,7 @@ impl Acker {
                 }
             };
             warn!(error = failure, "acknowledging failed: trying again");
+            self.turning.waits();
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
                 () = self.abort.cancelled() => return Ok(false),

@@ -21,10 +21,10 @@ pub struct WorkerCommandLine {
     /// What it is to do.
     #[command(flatten)]
     pub worker: WorkerArgs,
-    /// Serve /metrics here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free, and the log says
-    /// which [default: nowhere].
+    /// Serve /metrics, /livez and /readyz here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free,
+    /// and the log says which [default: nowhere].
     ///
-    /// Whoever reaches the address can read the metrics: they hold no row and no password, but nobody
+    /// Whoever reaches the address can read what is served: it holds no row and no password, but nobody
     /// is asked for one either.
     #[arg(long, env = "PASSERBY_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,

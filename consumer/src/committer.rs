@@ -20,6 +20,7 @@ use crate::{
     batch::{Batch, BatchEntry, Origin, RawFields},
     dead_letter_guard::DeadLetterGuard,
     decoder,
+    health::Turning,
     isolation::{self, RefusedRow},
     metrics::Metrics,
     stats::WorkerStats,
@@ -68,6 +69,7 @@ pub(crate) struct Committer {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: DeadLetterGuard,
+    pub(crate) turning: Turning,
     /// Fired when the grace period of a shutdown is over.
     pub(crate) abort: CancellationToken,
 }
@@ -81,7 +83,9 @@ impl Committer {
     pub(crate) async fn run(mut self) -> Result<(), WorkerError> {
         loop {
             // Held only while waiting: one committer waits, the others commit.
+            self.turning.waits();
             let next = self.batches.lock().await.recv().await;
+            self.turning.turns();
             let Some(batch) = next else { return Ok(()) };
             self.guard.admit(&batch)?;
             if !self.commit(batch).await? {
@@ -124,6 +128,7 @@ impl Committer {
             match self.commit_part(part, is_last_try, &mut refusals).await? {
                 // The acker ends after the committers, or the worker is being torn down.
                 Outcome::Settled(settled) => {
+                    self.turning.waits();
                     if self.settled.send(settled).await.is_err() {
                         return Ok(false);
                     }
@@ -154,6 +159,7 @@ impl Committer {
                         Err(again) if again.recovery() == Recovery::Retry => {
                             refusals.n_entries -= n_counted;
                             parts.push(*part);
+                            self.turning.waits();
                             tokio::select! {
                                 () = tokio::time::sleep(SEARCH_AGAIN_AFTER) => {}
                                 () = self.abort.cancelled() => return Ok(false),
@@ -204,6 +210,7 @@ impl Committer {
         let mut n_failures = 0_u32;
         let mut n_timeouts = 0;
         loop {
+            self.turning.turns();
             let started = tokio::time::Instant::now();
             let done = if batch.has_refusals() && !is_last_try {
                 self.store.rehearse(&batch).await.map(|()| None)
@@ -255,6 +262,7 @@ impl Committer {
                     } else {
                         backoff.next().unwrap_or(MAX_BACKOFF)
                     };
+                    self.turning.waits();
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.abort.cancelled() => return Ok(Outcome::Aborted),

@@ -66,6 +66,9 @@ pub struct WorkerConfig {
     pub server_timeout: Duration,
     /// Look at both servers so often, on connections of its own, for metrics and health; `None` for never.
     pub observe: Option<Duration>,
+    /// A loop of the worker that is at the same thing for so long is stuck, and the worker no longer
+    /// [live](crate::Health::check_live); `None` for twice all the time-outs that bound it.
+    pub stuck_after: Option<Duration>,
 }
 
 impl WorkerConfig {
@@ -97,6 +100,7 @@ impl WorkerConfig {
             migrate: true,
             server_timeout: StoreTimeouts::default().silence,
             observe: None,
+            stuck_after: None,
         }
     }
 
@@ -116,6 +120,13 @@ impl WorkerConfig {
             connect: RedisTimeouts::default().connect.min(self.server_timeout),
             response: Some(self.server_timeout),
         }
+    }
+
+    /// A loop of the worker that is at the same thing for so long is stuck.
+    pub(crate) fn stuck_after(&self) -> Duration {
+        let store = self.store_timeouts();
+        let bounded = store.operation + 2 * store.connect + self.block + self.server_timeout;
+        self.stuck_after.unwrap_or(2 * bounded)
     }
 
     /// Checks what only holds together.

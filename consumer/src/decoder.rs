@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::{
     batch::{Batch, BatchBuilder, Origin, RawFields},
+    health::Turning,
     reply::Delivered,
     store::{DeadLetter, Reason},
 };
@@ -30,6 +31,7 @@ pub(crate) struct Decoder {
     pub(crate) batch_rows: NonZeroUsize,
     pub(crate) batch_bytes: NonZeroUsize,
     pub(crate) linger: Duration,
+    pub(crate) turning: Turning,
 }
 
 impl Decoder {
@@ -42,6 +44,7 @@ impl Decoder {
         let mut batch = BatchBuilder::default();
         let mut closes_at = None;
         loop {
+            self.turning.waits();
             let next = match closes_at {
                 None => entries.recv().await,
                 Some(at) => match tokio::time::timeout_at(at, entries.recv()).await {
@@ -60,6 +63,7 @@ impl Decoder {
                 },
             };
             let Some(delivered) = next else { break };
+            self.turning.turns();
             for entry in delivered {
                 decode(&mut batch, entry);
                 if batch.n_rows() >= self.batch_rows.get()
@@ -71,9 +75,11 @@ impl Decoder {
                         BatchBuilder::with_capacity(self.batch_rows.get().min(20_000) * 192),
                     );
                     // The committers are gone: so is everything that could become of the batch.
+                    self.turning.waits();
                     if batches.send(full.build()).await.is_err() {
                         return;
                     }
+                    self.turning.turns();
                 }
             }
             if closes_at.is_none() && !batch.is_empty() {

@@ -1,15 +1,27 @@
-//! Serves what a worker tells of itself to Prometheus, over HTTP.
+//! Serves what a worker tells of itself over HTTP.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | all metrics, for Prometheus |
+//! | `/livez` | 200 while the worker's loops turn, else 503: only a new process helps |
+//! | `/readyz` | 200 while the worker can store, else 503 and which part of it cannot |
+//!
+//! The last two answer in one line, or in JSON when that is asked for (`Accept: application/json`). They cost
+//! the servers nothing: see [`health`](crate::health).
 //!
 //! ```no_run
 //! # async fn example(config: passerby_consumer::WorkerConfig) -> Result<(), Box<dyn std::error::Error>> {
-//! use passerby_consumer::{Worker, exporter::Exporter};
+//! use std::sync::Arc;
+//!
+//! use passerby_consumer::{Health, Worker, exporter::Exporter};
 //! use tokio_util::sync::CancellationToken;
 //!
+//! let (health, ended) = (Arc::<Health>::default(), CancellationToken::new());
 //! let exporter = Exporter::bind("127.0.0.1:9464".parse()?).await?; // before the worker
-//! let worker = Worker::start(config).await?;
-//! let stop = CancellationToken::new();
-//! let serving = tokio::spawn(exporter.serve(stop.clone()));
-//! worker.run(stop.clone()).await?;
+//! let serving = tokio::spawn(exporter.serve(Arc::clone(&health), ended.clone()));
+//! let worker = Worker::start_watched(config, health).await?;
+//! worker.run(CancellationToken::new()).await?;
+//! ended.cancel();
 //! serving.await?;
 //! # Ok(()) }
 //! ```
@@ -17,17 +29,24 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    http::header::CONTENT_TYPE,
-    response::{IntoResponse, Redirect},
+    Json, Router,
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
     routing::get,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::metrics::{self, ProcessGauges};
+use crate::{
+    Health,
+    metrics::{self, ProcessGauges},
+};
 
 /// Until then samples of histograms are kept one by one.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -84,19 +103,19 @@ impl Exporter {
         Ok(Self { listener, recorder })
     }
 
-    /// Answers until `stop` fires.
-    pub async fn serve(self, stop: CancellationToken) {
+    /// Answers until `ended` fires: still while the worker finishes what it has read.
+    pub async fn serve(self, health: Arc<Health>, ended: CancellationToken) {
         let Self { listener, recorder } = self;
         if let Ok(address) = listener.local_addr() {
-            info!(%address, "serving /metrics");
+            info!(%address, "serving /metrics, /livez and /readyz");
         }
-        let app = router(recorder.clone());
+        let app = router(recorder.clone(), health);
         let serving = axum::serve(listener, app).into_future();
         tokio::select! {
             // It ends with the process, or never: errors of a connection are its client's.
             _ = serving => {}
             () = keep_up(&recorder) => {}
-            () = stop.cancelled() => {}
+            () = ended.cancelled() => {}
         }
     }
 }
@@ -128,7 +147,19 @@ async fn keep_up(recorder: &PrometheusHandle) {
     }
 }
 
-fn router(recorder: PrometheusHandle) -> Router {
+fn router(recorder: PrometheusHandle, health: Arc<Health>) -> Router {
+    let lives = Arc::clone(&health);
+    let livez = async move |headers: HeaderMap| {
+        let live = lives.check_live();
+        let line = live.map_or_else(|stuck| stuck.to_string(), |()| "live".to_owned());
+        let json = json!({ "live": live.is_ok(), "reason": live.err().map(|s| s.to_string()) });
+        answer(&headers, live.is_ok(), &line, json)
+    };
+    let readyz = async move |headers: HeaderMap| {
+        let readiness = health.readiness();
+        let json = json!(readiness);
+        answer(&headers, readiness.is_ready(), &readiness.to_string(), json)
+    };
     let process = Arc::new(ProcessGauges::register());
     let metrics = async move || {
         process.measure();
@@ -137,7 +168,22 @@ fn router(recorder: PrometheusHandle) -> Router {
     };
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/", get(async || Redirect::temporary("/metrics")))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+}
+
+fn answer(headers: &HeaderMap, is_well: bool, line: &str, json: Value) -> Response {
+    let status = if is_well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        (status, Json(json)).into_response()
+    } else {
+        (status, format!("{line}\n")).into_response()
+    }
 }
 
 #[cfg(test)]

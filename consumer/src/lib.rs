@@ -28,6 +28,7 @@ pub mod exporter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
+pub mod health;
 mod heartbeat;
 mod in_flight;
 mod isolation;
@@ -43,6 +44,7 @@ mod reply;
 mod stats;
 pub mod store;
 mod suspects;
+pub mod systemd;
 mod tail;
 mod trimmer;
 mod trouble;
@@ -51,6 +53,7 @@ mod worker;
 
 pub use config::{ConsumerName, InvalidConfig, InvalidConsumerName, WorkerConfig};
 pub use dead_letter_guard::MostlyBad;
+pub use health::Health;
 pub use pause::Paused;
 pub use stats::{WorkerReport, WorkerStats};
 pub use worker::{Worker, WorkerError};

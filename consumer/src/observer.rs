@@ -15,14 +15,14 @@ use passerby_shared::{
 use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::{
-    WorkerStats,
+    Health, WorkerStats,
+    health::Part,
     in_flight::InFlight,
     ledger_keeper,
     metrics::{GroupSeen, Metrics},
-    store::Store,
+    store::{Fault, Store, StoreError, TableStats},
 };
 
 /// A server that has not answered within this time counts as away.
@@ -38,6 +38,7 @@ pub(crate) struct Observer {
     pub(crate) in_flight: InFlight,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,10 @@ enum LookError {
     Connect(#[from] ConnectError),
     #[error("ask Redis how the group stands")]
     Redis(#[from] RedisError),
+    #[error(transparent)]
+    Postgres(StoreError),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    TimedOut,
 }
 
 impl Observer {
@@ -61,46 +66,70 @@ impl Observer {
     async fn run_on(&mut self) {
         let mut tick = interval(self.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let good_for = 2 * (self.every + PATIENCE);
         loop {
             tick.tick().await;
             self.metrics
                 .worker_seen(self.in_flight.len(), self.stats.failing_for());
-            let (group, tables) = tokio::join!(
+            let (group, (tables, schema)) = tokio::join!(
                 look_at_group(&mut self.link, &self.streams, &self.group, &self.key_prefix),
-                timeout(PATIENCE, self.store.table_stats()),
+                look_at_tables(&mut self.store),
             );
-            self.metrics.group_seen(group.as_ref());
-            self.metrics
-                .tables_seen(tables.ok().and_then(Result::ok).as_ref());
+            self.metrics.group_seen(group.as_ref().ok());
+            self.metrics.tables_seen(tables.as_ref().ok());
+            self.health
+                .saw(Part::of(&group), Part::of(&tables), schema, good_for);
         }
     }
 }
 
-/// What Redis tells; `None` when it does not answer.
 async fn look_at_group(
     link: &mut RedisLink,
     streams: &[Arc<StreamKey>],
     group: &str,
     key_prefix: &KeyPrefix,
-) -> Option<GroupSeen> {
+) -> Result<GroupSeen, LookError> {
+    let looking = async { Ok(ask(link.get().await?, streams, group, key_prefix).await?) };
+    let looked = timeout(PATIENCE, looking).await;
+    let looked = looked.unwrap_or(Err(LookError::TimedOut));
+    match &looked {
+        Ok(_) => {}
+        Err(LookError::Redis(error)) => {
+            link.judge(error);
+        }
+        Err(_) => link.disconnect(),
+    }
+    looked
+}
+
+/// How the tables stand, and whether the schema fits.
+async fn look_at_tables(store: &mut Store) -> (Result<TableStats, LookError>, Part) {
     let looking = async {
-        let seen = ask(link.get().await?, streams, group, key_prefix).await?;
-        Ok::<_, LookError>(seen)
+        let schema = match store.check_schema().await {
+            Ok(()) => Part::Ready,
+            // The server answers, and it is the schema that does not fit, or may not be looked at.
+            Err(error) if is_about_the_schema(&error) => {
+                Part::NotReady(ErrorChain(&error).to_string())
+            }
+            Err(other) => return Err(LookError::Postgres(other)),
+        };
+        let tables = store.table_stats().await.map_err(LookError::Postgres)?;
+        Ok((tables, schema))
     };
     match timeout(PATIENCE, looking).await {
-        Ok(Ok(seen)) => Some(seen),
-        Ok(Err(error)) => {
-            if let LookError::Redis(error) = &error {
-                link.judge(error);
-            }
-            debug!(error = %ErrorChain(&error), "looking at the group failed: trying again");
-            None
-        }
-        Err(_) => {
-            link.disconnect();
-            None
-        }
+        Ok(Ok((tables, schema))) => (Ok(tables), schema),
+        Ok(Err(error)) => (Err(error), unknown_schema()),
+        Err(_) => (Err(LookError::TimedOut), unknown_schema()),
     }
+}
+
+fn is_about_the_schema(error: &StoreError) -> bool {
+    let is_statement = matches!(error, StoreError::Statement { .. });
+    matches!(error, StoreError::Schema(_)) || is_statement && error.fault() == Fault::Configuration
+}
+
+fn unknown_schema() -> Part {
+    Part::NotReady("not known".to_owned())
 }
 
 async fn ask(

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     ConsumerName, Paused, group,
+    health::Turning,
     in_flight::InFlight,
     metrics::Metrics,
     pause, reclaimer,
@@ -60,6 +61,7 @@ pub(crate) struct Reader {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tail: Tail,
+    pub(crate) turning: Turning,
 }
 
 /// A read that failed.
@@ -163,11 +165,13 @@ impl Reader {
         // its end, and `block` bounds how long that takes.
         while !stop.is_cancelled() {
             if self.pause.is_on {
+                self.turning.waits();
                 tokio::select! {
                     () = tokio::time::sleep(LOOK_FOR_PAUSE) => {}
                     () = stop.cancelled() => return Ok(()),
                 }
             }
+            self.turning.turns();
             if phase == Phase::New && Instant::now() >= next_claim {
                 phase = Phase::CLAIM;
             }
@@ -204,6 +208,7 @@ impl Reader {
                 Err(failure) => {
                     self.heal(failure, &mut phase).await?;
                     backoff = (backoff * 2).clamp(Duration::from_millis(50), MAX_BACKOFF);
+                    self.turning.waits();
                     tokio::select! {
                         () = tokio::time::sleep(backoff) => {}
                         () = stop.cancelled() => {}
@@ -269,6 +274,7 @@ impl Reader {
         stop: &CancellationToken,
     ) -> bool {
         let suspects = self.take_suspects(&mut delivered).await;
+        self.turning.waits();
         if !delivered.is_empty() && entries.send(delivered).await.is_err() {
             return false;
         }

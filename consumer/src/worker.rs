@@ -22,6 +22,7 @@ use crate::{
     dead_letter_guard::{DeadLetterGuard, MostlyBad},
     decoder::Decoder,
     group,
+    health::{Health, Turning},
     heartbeat::Heartbeat,
     in_flight::InFlight,
     ledger_keeper::LedgerKeeper,
@@ -131,6 +132,7 @@ pub struct Worker {
     store: Store,
     stats: Arc<WorkerStats>,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
 }
 
 impl Worker {
@@ -142,6 +144,18 @@ impl Worker {
     /// [`WorkerError`] says which server refused what. A worker that has started waits out such
     /// faults; at the start they are most likely mistakes.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        Self::start_watched(config, Arc::default()).await
+    }
+
+    /// As [`Worker::start`], with somebody watching how the worker fares, from its start on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::start`].
+    pub async fn start_watched(
+        config: WorkerConfig,
+        health: Arc<Health>,
+    ) -> Result<Self, WorkerError> {
         config.check()?;
         let metrics = Arc::new(Metrics::register());
         let mut link = RedisLink::new(config.redis_url.clone(), config.redis_timeouts())
@@ -177,6 +191,7 @@ impl Worker {
             store,
             stats: Arc::default(),
             metrics,
+            health,
         })
     }
 
@@ -216,6 +231,7 @@ impl Worker {
             store,
             stats,
             metrics,
+            health,
         } = self;
         info!(
             redis = %config.redis_url,
@@ -228,6 +244,7 @@ impl Worker {
         );
         let in_flight = InFlight::default();
         let reading = stop.child_token();
+        health.runs(&reading, config.stuck_after(), &stats);
         let abort = CancellationToken::new();
         let upkeep_done = CancellationToken::new();
         let new_link = |timeouts| {
@@ -258,17 +275,20 @@ impl Worker {
             stats: Arc::clone(&stats),
             metrics: Arc::clone(&metrics),
             tail: Tail::default(),
+            turning: health.watch("reader"),
         };
         let decoder = Decoder {
             batch_rows: config.batch_rows,
             batch_bytes: config.batch_bytes,
             linger: config.linger,
+            turning: health.watch("decoder"),
         };
         let acker = Acker {
             link,
             group: config.group.clone(),
             in_flight: in_flight.clone(),
             metrics: Arc::clone(&metrics),
+            turning: health.watch("acker"),
             abort: abort.clone(),
         };
         let heartbeat = Heartbeat {
@@ -307,6 +327,7 @@ impl Worker {
             in_flight: in_flight.clone(),
             stats: Arc::clone(&stats),
             metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
         });
 
         let presence = Presence {
@@ -326,41 +347,46 @@ impl Worker {
         let mut tasks = JoinSet::<Result<(), WorkerError>>::new();
         let in_span = tracing::Span::current();
         {
-            let reading = reading.clone();
+            let (reading, turning) = (reading.clone(), reader.turning.clone());
             let task = async move {
                 reader
                     .run(entries_tx, reading)
                     .await
                     .map_err(WorkerError::Read)
             };
-            tasks.spawn(task.instrument(in_span.clone()));
+            tasks.spawn(ending(turning, task).instrument(in_span.clone()));
         }
-        tasks.spawn(
-            async move {
+        {
+            let turning = decoder.turning.clone();
+            let task = async move {
                 decoder.run(entries_rx, batches_tx).await;
                 Ok(())
-            }
-            .instrument(in_span.clone()),
-        );
+            };
+            tasks.spawn(ending(turning, task).instrument(in_span.clone()));
+        }
         let batches = Arc::new(Mutex::new(batches_rx));
         let guard = DeadLetterGuard::new(config.dead_letter_limit);
         for _ in 0..config.committers.get() {
+            let turning = health.watch("committer");
             let committer = Committer {
-                store: Store::new(config.database_url.clone(), config.store_timeouts()),
+                store: Store::new(config.database_url.clone(), config.store_timeouts())
+                    .turning(turning.clone()),
                 batches: Arc::clone(&batches),
                 settled: settled_tx.clone(),
                 stats: Arc::clone(&stats),
                 metrics: Arc::clone(&metrics),
+                turning: turning.clone(),
                 guard: guard.clone(),
                 abort: abort.clone(),
             };
-            tasks.spawn(committer.run().instrument(in_span.clone()));
+            tasks.spawn(ending(turning, committer.run()).instrument(in_span.clone()));
         }
         drop((settled_tx, batches));
-        tasks.spawn(
-            async move { acker.run(settled_rx).await.map_err(WorkerError::Ack) }
-                .instrument(in_span.clone()),
-        );
+        {
+            let turning = acker.turning.clone();
+            let task = async move { acker.run(settled_rx).await.map_err(WorkerError::Ack) };
+            tasks.spawn(ending(turning, task).instrument(in_span.clone()));
+        }
         // In a set, too: should this worker be dropped, nothing must keep its entries alive.
         let mut beside = JoinSet::new();
         beside.spawn(
@@ -430,6 +456,13 @@ async fn last_word(mut shown: JoinSet<Presence>, ended: &Result<(), WorkerError>
     if said.await.is_err() {
         debug!("Redis does not hear that the worker has ended");
     }
+}
+
+/// A loop that has ended is not stuck, whatever it was at.
+async fn ending<T>(turning: Turning, running: impl Future<Output = T>) -> T {
+    let ended = running.await;
+    turning.waits();
+    ended
 }
 
 /// Waits for the tasks. The first that fails stops the reader, and the others finish what they have;

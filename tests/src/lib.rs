@@ -42,7 +42,7 @@ pub use producing::{Published, producer_config};
 pub use program::build as build_program;
 pub use prometheus::{Page, Prometheus};
 pub use schemas::{Schemas, command_name};
-pub use scrape::{Family, Sample, Scrape, http_get};
+pub use scrape::{Family, Sample, Scrape, http_get, http_get_as};
 pub use servers::Servers;
 pub use tool::{Tool, project, project_file};
 pub use worker::RunningWorker;

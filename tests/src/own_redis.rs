@@ -61,6 +61,12 @@ impl OwnRedis {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
+    /// Commands that it has run so far, those of scripts included.
+    pub async fn n_commands(&self) -> u64 {
+        let stats: redis::InfoDict = self.redis(redis::cmd("INFO").arg("stats")).await;
+        stats.get("total_commands_processed").unwrap()
+    }
+
     /// Sets a directive while it runs.
     pub async fn configure(&self, name: &str, value: &str) {
         let mut command = redis::cmd("CONFIG");

@@ -7,8 +7,13 @@ use tokio::{
 
 /// Asks for a page, and returns the status and the body. In HTTP/1.0, so that it comes in one piece.
 pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    http_get_as(address, path, "*/*").await
+}
+
+/// As [`http_get`], of what media type the answer is to be.
+pub async fn http_get_as(address: SocketAddr, path: &str, accept: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).await.unwrap();

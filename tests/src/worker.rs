@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use passerby_consumer::{Worker, WorkerConfig, WorkerError, WorkerReport, WorkerStats};
+use passerby_consumer::{Health, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerStats};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,8 @@ pub struct RunningWorker {
     pub consumer: String,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
+    /// How it fares.
+    pub health: Arc<Health>,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<WorkerReport, WorkerError>>>,
 }
@@ -18,11 +20,15 @@ pub struct RunningWorker {
 impl RunningWorker {
     pub(crate) async fn start(config: WorkerConfig) -> Self {
         let consumer = config.consumer.to_string();
-        let worker = Worker::start(config).await.unwrap();
+        let health = Arc::<Health>::default();
+        let worker = Worker::start_watched(config, Arc::clone(&health))
+            .await
+            .unwrap();
         let stop = CancellationToken::new();
         Self {
             consumer,
             stats: worker.stats(),
+            health,
             task: Some(tokio::spawn(worker.run(stop.clone()))),
             stop,
         }

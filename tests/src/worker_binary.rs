@@ -31,6 +31,10 @@ pub struct Finished {
 impl WorkerBinary {
     /// Starts it with these arguments, and with nothing of the environment that it reads.
     pub async fn start(args: &[&str]) -> Self {
+        Self::start_in(&[], args).await
+    }
+
+    async fn start_in(variables: &[(&str, &str)], args: &[&str]) -> Self {
         let path = blocking(path).await;
         let mut command = Command::new(path);
         for (name, _) in env::vars_os() {
@@ -42,6 +46,7 @@ impl WorkerBinary {
         command.env("PASSERBY_CONFIG", "");
         let stderr = unnamed_file();
         let child = command
+            .envs(variables.iter().copied())
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -53,6 +58,11 @@ impl WorkerBinary {
 
     /// Starts it on a test's stream and database, with further arguments, which win.
     pub async fn start_on(test: &Env, args: &[&str]) -> Self {
+        Self::start_on_in(test, &[], args).await
+    }
+
+    /// As [`WorkerBinary::start_on`], with variables in its environment.
+    pub async fn start_on_in(test: &Env, variables: &[(&str, &str)], args: &[&str]) -> Self {
         let redis_url = test.redis_url();
         let database_url = test.servers.postgres_url(test.database());
         let prefix = test.key_prefix().to_string();
@@ -68,7 +78,7 @@ impl WorkerBinary {
             .filter(|(name, _)| !args.contains(name))
             .flat_map(|(name, value)| [name, value]);
         let args: Vec<&str> = ours.chain(args.iter().copied()).collect();
-        Self::start(&args).await
+        Self::start_in(variables, &args).await
     }
 
     /// The address that it serves /metrics on, given `--listen 127.0.0.1:0`.

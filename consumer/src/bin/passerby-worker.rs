@@ -1,13 +1,14 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use passerby_consumer::{
-    Worker, WorkerConfig, WorkerError,
+    Health, Worker, WorkerConfig, WorkerError,
     args::InvalidArgs,
     command_line::{LogFormat, WorkerCommandLine},
     config_file::{self, CommandLine, CommandLineError, Program},
     exporter::{Exporter, ExporterError},
+    systemd,
 };
 use passerby_shared::ErrorChain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
         Err(InvalidArgs::Url(error)) => return usage(&error.to_string()),
         Err(InvalidArgs::Config(error)) => return usage(&error.to_string()),
     };
-    config.observe = cli.listen.map(|_| OBSERVE_EVERY);
+    let is_watched = cli.listen.is_some() || systemd::is_listening();
+    config.observe = is_watched.then_some(OBSERVE_EVERY);
     if let Some(ignored) = line.file.ignored() {
         warn!("{ignored}");
     }
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How often the servers are looked at for metrics.
+/// How often the servers are looked at for metrics and health.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the program ends before it is told to.
@@ -83,13 +85,17 @@ async fn run(config: WorkerConfig, listen: Option<SocketAddr>) -> Result<(), Fai
     let signals = tokio::spawn(watch_signals(stop.clone()));
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
+    let health = Arc::<Health>::default();
     // Before the worker: it registers its metrics when it is started.
     if let Some(address) = listen {
         let exporter = Exporter::bind(address).await?;
-        tokio::spawn(exporter.serve(ended));
+        tokio::spawn(exporter.serve(Arc::clone(&health), ended.clone()));
+    }
+    if systemd::is_listening() {
+        tokio::spawn(systemd::notify(Arc::clone(&health), ended));
     }
     let worker = tokio::select! {
-        worker = Worker::start(config) => worker?,
+        worker = Worker::start_watched(config, health) => worker?,
         () = stop.cancelled() => return Ok(()),
     };
     worker.run(stop).await?;

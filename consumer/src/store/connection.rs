@@ -20,7 +20,7 @@ use super::{
     sessions::HOLD_SESSIONS,
     tls,
 };
-use crate::metrics;
+use crate::{health::Turning, metrics};
 
 /// How long the store waits.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,8 @@ pub struct Store {
     timeouts: StoreTimeouts,
     connection: Option<Connection>,
     pub(super) partitions: KnownPartitions,
+    /// The loop whose work the operations are.
+    turning: Option<Turning>,
 }
 
 /// A connection with the statements prepared on it.
@@ -128,7 +130,14 @@ impl Store {
             timeouts,
             connection: None,
             partitions: KnownPartitions::default(),
+            turning: None,
         }
+    }
+
+    /// Has a loop turn with each operation that begins.
+    pub(crate) fn turning(mut self, turning: Turning) -> Self {
+        self.turning = Some(turning);
+        self
     }
 
     /// Which database this is.
@@ -145,6 +154,9 @@ impl Store {
 
     /// Begins an operation with the connection it runs on.
     pub(super) async fn begin(&mut self) -> Result<Connection, StoreError> {
+        if let Some(turning) = &self.turning {
+            turning.turns();
+        }
         self.take_connection().await
     }
 

@@ -16,6 +16,7 @@ mod doctor_finds_what_will_hurt;
 mod drills;
 mod entries_of_the_dead_are_taken_over;
 mod hands_have_altered_things;
+mod health_is_told;
 mod ingest_stores_nothing_twice;
 mod ledgers_forget_safely;
 mod memory_is_bounded;
