@@ -158,6 +158,8 @@ declare_metrics! {
     OLDEST_PENDING_AGE = Gauge "consumer_group_oldest_pending_age_seconds" [];
     /// Entries in the streams, acknowledged ones that are kept for replay included.
     STREAM_ENTRIES = Gauge "consumer_group_stream_entries" [];
+    /// 1 while somebody has paused the group, so that its workers read nothing; else 0.
+    PAUSED = Gauge "consumer_group_paused" [];
     /// Age of the oldest entry that a producer's spool has told of; 0 without one.
     OLDEST_SPOOLED_AGE = Gauge "consumer_group_oldest_spooled_age_seconds" [];
     /// Memory that Redis uses.

@@ -22,6 +22,7 @@ use crate::{
     in_flight::InFlight,
     ledger_keeper,
     metrics::{GroupSeen, Metrics},
+    pause,
     store::{Fault, Store, StoreError, TableStats},
 };
 
@@ -150,6 +151,7 @@ async fn ask(
     }
     let now = DateTime::from_timestamp_millis(all.now_ms.cast_signed()).unwrap_or_default();
     let oldest_spooled = ledger_keeper::oldest_spooled(connection, key_prefix, now).await?;
+    let paused = pause::look(connection, &key_prefix.paused(), group).await?;
     let memory: redis::InfoDict = redis::cmd("INFO")
         .arg("memory")
         .query_async(connection)
@@ -157,6 +159,7 @@ async fn ask(
     Ok(GroupSeen {
         backlog: all,
         stream_entries,
+        is_paused: paused.is_some(),
         oldest_spooled: oldest_spooled
             .and_then(|oldest| (now - oldest).to_std().ok())
             .unwrap_or_default(),

@@ -18,6 +18,7 @@ pub(crate) struct GroupSeen {
     pub(crate) backlog: Backlog,
     /// Entries in the streams.
     pub(crate) stream_entries: u64,
+    pub(crate) is_paused: bool,
     /// How long the oldest entry of any spool has waited.
     pub(crate) oldest_spooled: Duration,
     pub(crate) used_memory: u64,
@@ -98,6 +99,7 @@ struct GroupGauges {
     pending_entries: Gauge,
     oldest_pending_age: Gauge,
     stream_entries: Gauge,
+    paused: Gauge,
     oldest_spooled_age: Gauge,
     used_memory: Gauge,
     max_memory: Gauge,
@@ -163,6 +165,7 @@ impl Metrics {
                 pending_entries: unmeasured(PENDING_ENTRIES),
                 oldest_pending_age: unmeasured(OLDEST_PENDING_AGE),
                 stream_entries: unmeasured(STREAM_ENTRIES),
+                paused: unmeasured(PAUSED),
                 oldest_spooled_age: unmeasured(OLDEST_SPOOLED_AGE),
                 used_memory: unmeasured(REDIS_USED_MEMORY),
                 max_memory: unmeasured(REDIS_MAX_MEMORY),
@@ -299,6 +302,7 @@ impl Metrics {
             .oldest_pending_age
             .set(time(|s| s.backlog.pending_age()));
         gauges.stream_entries.set(number(|s| s.stream_entries));
+        gauges.paused.set(number(|s| u64::from(s.is_paused)));
         gauges.oldest_spooled_age.set(time(|s| s.oldest_spooled));
         gauges.used_memory.set(number(|s| s.used_memory));
         gauges.max_memory.set(number(|s| s.max_memory));

@@ -41,6 +41,7 @@ const WORKER: &[(&str, &str)] = &[
     ("consumer_group_lag_entries", "1x240"),
     ("consumer_group_oldest_pending_age_seconds", "0.1x240"),
     ("consumer_group_oldest_spooled_age_seconds", "0x240"),
+    ("consumer_group_paused", "0x240"),
     (r#"consumer_server_up{server="redis"}"#, "1x240"),
     (r#"consumer_server_up{server="postgres"}"#, "1x240"),
     ("consumer_store_failing_seconds", "0x240"),
@@ -67,6 +68,7 @@ const REDIS_IS_SILENT: &[(&str, &str)] = &[
     ("consumer_group_lag_entries", "1x20 _x220"),
     ("consumer_group_oldest_pending_age_seconds", "0.1x20 _x220"),
     ("consumer_group_oldest_spooled_age_seconds", "0x20 _x220"),
+    ("consumer_group_paused", "0x20 _x220"),
     ("consumer_redis_used_memory_bytes", "2e8x20 _x220"),
     ("consumer_redis_max_memory_bytes", "1e9x20 _x220"),
 ];
@@ -357,6 +359,12 @@ fn nights() -> Vec<Night> {
         Night::called("a large spool is being sent")
             .with_producer("producer_spool_bytes", "900e6-1e6x240")
             .silent(60),
+        Night::called("somebody paused reading and forgot it")
+            .with(NOTHING_IS_STORED)
+            .with(&[("consumer_group_paused", "0x20 1x220")])
+            .silent(20)
+            .fires(27, &["PasserbyPausedLong"])
+            .fires(60, &["PasserbyPausedLong"]),
     ]
 }
 

@@ -62,6 +62,7 @@ fn whoever_is_woken_sees_at_the_top_whether_something_is_wrong() {
             "Behind",
             "Oldest pending",
             "Workers",
+            "Reading",
             "Redis",
             "Postgres",
             "Redis is full in",

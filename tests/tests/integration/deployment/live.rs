@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use passerby_producer::AsyncProducer;
 use passerby_tests::{
-    Env, Page, Prometheus, Tool, WorkerBinary, eventually, fixtures::detections, producer_config,
+    Env, GROUP, Page, Prometheus, Tool, WorkerBinary, eventually, fixtures::detections,
+    producer_config,
 };
 
 use super::{
@@ -111,4 +112,13 @@ async fn prometheus_answers_all_that_the_dashboard_and_the_alerts_ask() {
         prometheus.query(firing).await,
         Vec::<serde_json::Value>::new()
     );
+
+    // A pause is seen, whoever said so.
+    let mut pause = redis::cmd("HSET");
+    pause.arg(env.key_prefix().paused()).arg(GROUP).arg("{}");
+    env.redis::<()>(&pause).await;
+    eventually("Prometheus knows of the pause", async || {
+        prometheus.value("max(consumer_group_paused)").await == Some(1.0)
+    })
+    .await;
 }
