@@ -23,6 +23,11 @@ LABEL org.opencontainers.image.title="Passerby" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/ /
+# Metrics, and the answers to probes. It holds no row and no password.
+ENV PASSERBY_LISTEN=0.0.0.0:9464
+EXPOSE 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["passerby-worker", "--check-ready"]
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 # The worker finishes what it has read; give it more than its --grace-period of 25 s.

@@ -15,7 +15,8 @@ use crate::args::WorkerArgs;
     name = "passerby-worker",
     version,
     after_help = "Example:\n  passerby-worker --redis-url redis://localhost --database-url \
-                  postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+                  postgresql://localhost/passerby\n\nExit codes: 0 done, 1 failed, 2 wrong usage, \
+                  3 stopped as most of what is read cannot be stored."
 )]
 pub struct WorkerCommandLine {
     /// What it is to do.
@@ -42,6 +43,10 @@ pub struct WorkerCommandLine {
     /// Settings in a TOML file; empty for none [default: /etc/passerby/passerby.toml, if it is there].
     #[arg(long, env = "PASSERBY_CONFIG", value_name = "FILE")]
     pub config: Option<OsString>,
+    /// Ask the worker that listens at --listen whether it is ready, and tell by the exit code: 0 when it is,
+    /// else 1. For the health check of a container, which has no other program to ask with.
+    #[arg(long)]
+    pub check_ready: bool,
     /// Print the settings that hold, checked, and where each comes from; then stop.
     #[arg(long)]
     pub print_config: bool,

@@ -38,6 +38,7 @@ mod observer;
 pub mod ops;
 mod pause;
 pub mod presence;
+pub mod probe;
 mod reader;
 mod reclaimer;
 mod reply;

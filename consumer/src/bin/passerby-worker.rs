@@ -8,7 +8,7 @@ use passerby_consumer::{
     command_line::{LogFormat, WorkerCommandLine},
     config_file::{self, CommandLine, CommandLineError, Program},
     exporter::{Exporter, ExporterError},
-    systemd,
+    probe, systemd,
 };
 use passerby_shared::ErrorChain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     let cli = &line.args;
     if let Err(error) = init_logs(&cli.log, cli.log_format) {
         return usage(&format!("--log: {error}"));
+    }
+    if cli.check_ready {
+        return check_ready(cli.listen);
     }
     let mut config = match WorkerConfig::try_from(cli.worker.clone()) {
         Ok(config) => config,
@@ -54,8 +57,21 @@ fn main() -> ExitCode {
                 Some(advice) => format!("; {advice}"),
                 None => String::new(),
             };
-            fail(&format!("{}{advice}", ErrorChain(&failure)))
+            let code = failure.exit_code();
+            fail(&format!("{}{advice}", ErrorChain(&failure)));
+            code
         }
+    }
+}
+
+/// What a container's health check runs.
+fn check_ready(listen: Option<SocketAddr>) -> ExitCode {
+    let Some(address) = listen else {
+        return usage("--check-ready: no --listen says where the worker is");
+    };
+    match probe::ready(address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&ErrorChain(&error).to_string()),
     }
 }
 
@@ -72,6 +88,15 @@ enum Failure {
 }
 
 impl Failure {
+    /// A supervisor is not to start a worker again that would dead-letter most of what it reads: each time it
+    /// may dead-letter some before it stops.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Worker(WorkerError::MostlyBad(_)) => ExitCode::from(3),
+            Self::Worker(_) | Self::Exporter(_) => ExitCode::from(1),
+        }
+    }
+
     fn advice(&self) -> Option<String> {
         match self {
             Self::Worker(error) => error.advice(),

@@ -3,8 +3,9 @@ use std::time::Duration;
 use passerby_consumer::{WorkerConfig, WorkerError};
 use passerby_shared::{Detection, wire};
 use passerby_tests::{
-    Env,
+    Env, WorkerBinary,
     fixtures::{detection, detections, key, track},
+    project_file,
 };
 
 /// Fails if rows, ledger keys and dead letters were written by more than one transaction.
@@ -322,6 +323,22 @@ async fn a_worker_that_can_read_hardly_anything_stops_and_dead_letters_none() {
     .await;
     assert_eq!(env.dead_letters().await.len(), 100);
     env.assert_settled_once(10).await;
+}
+
+#[tokio::test]
+async fn a_supervisor_can_tell_a_worker_that_is_not_to_be_started_again() {
+    let env = Env::start().await;
+    for _ in 0..100 {
+        env.publish_entry(&[("v", b"9"), ("p", b"\x90")]).await;
+    }
+    let worker = WorkerBinary::start_on(&env, &["--linger", "1s"]).await;
+
+    let finished = worker.finished().await;
+
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let unit = project_file("deploy/systemd/passerby-worker@.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=2 3\n"), "{unit}");
+    assert_eq!(env.dead_letters().await.len(), 0);
 }
 
 #[tokio::test]

@@ -240,3 +240,39 @@ async fn systemd_is_told_when_a_worker_is_ready_and_lives_and_stops() {
     assert!(stopping.contains("not ready: stopping"), "{stopping}");
     assert_eq!(worker.finished().await.code, Some(0));
 }
+
+#[tokio::test]
+async fn a_container_can_ask_its_worker_with_the_same_program() {
+    let env = Env::start().await;
+    let (proxy, redis_url) = env.redis_proxy().await;
+    let args = [LISTEN[0], LISTEN[1], "--redis-url", redis_url.expose()];
+    let worker = WorkerBinary::start_on(&env, &args).await;
+    let address = worker.address().await;
+    eventually("ready", async || is_ready(address).await).await;
+    // As the worker of an image does, which listens on all addresses.
+    let everywhere = format!("0.0.0.0:{}", address.port());
+    let ask = async |listen: &str| {
+        let args = ["--check-ready", "--listen", listen];
+        WorkerBinary::start(&args).await.finished().await
+    };
+    assert_eq!(ask(&everywhere).await.code, Some(0));
+
+    proxy.set(Fault::Refuse);
+    eventually("not ready", async || !is_ready(address).await).await;
+    let answer = ask(&everywhere).await;
+    assert_eq!(answer.code, Some(1));
+    let said = answer.stderr;
+    assert!(said.starts_with("error: not ready: redis: "), "{said}");
+
+    drop(worker);
+    let silence = ask(&everywhere).await;
+    assert_eq!(silence.code, Some(1));
+    let said = silence.stderr;
+    let nobody = format!("error: no worker answers at {address}: ");
+    assert!(said.starts_with(&nobody), "{said}");
+    let nowhere = WorkerBinary::start(&["--check-ready"])
+        .await
+        .finished()
+        .await;
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+}

@@ -60,6 +60,21 @@ fn the_image_runs_as_nobody_in_particular() {
 }
 
 #[test]
+fn the_image_is_healthy_when_its_worker_is_ready() {
+    let shipped = shipped();
+    let check = shipped.iter().find(|line| line.starts_with("HEALTHCHECK "));
+    let check = check.expect("a health check");
+    assert!(
+        check.ends_with(r#"CMD ["passerby-worker", "--check-ready"]"#),
+        "{check}"
+    );
+    // Where the worker listens, the check asks, and Prometheus scrapes.
+    assert!(shipped.contains(&"ENV PASSERBY_LISTEN=0.0.0.0:9464".to_owned()));
+    assert!(shipped.contains(&"EXPOSE 9464".to_owned()));
+    assert!(project_file("deploy/prometheus/prometheus.yml").contains("port: 9464\n"));
+}
+
+#[test]
 fn both_programs_and_nothing_of_the_build_are_shipped() {
     let all = instructions().join("\n");
     for program in ["target/release/passerby-worker", "target/release/passerby"] {
