@@ -48,6 +48,7 @@ enum Command {
     Pending(commands::pending::PendingArgs),
     Claim(commands::claim::ClaimArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
+    Replay(commands::replay::ReplayArgs),
     Spool(commands::spool::SpoolArgs),
 }
 
@@ -100,6 +101,7 @@ pub fn run() -> ExitCode {
             Command::Pending(args) => commands::pending::run(args).await,
             Command::Claim(args) => commands::claim::run(args).await,
             Command::DeadLetters(args) => commands::dead_letters::run(args).await,
+            Command::Replay(args) => commands::replay::run(args).await,
             Command::Spool(args) => commands::spool::run(args).await,
         }
     });

@@ -11,7 +11,7 @@ use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{query, spool};
+use crate::commands::{query, replay, spool};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
@@ -23,6 +23,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("query-demographics", of::<Demographics>()),
         ("query-detections", of::<Detection>()),
         ("query-tracks", of::<query::ListedTrack>()),
+        ("replay", of::<replay::Replayed>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
     ]

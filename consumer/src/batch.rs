@@ -11,6 +11,7 @@ use crate::store::{DeadLetter, Reason};
 mod builder;
 
 pub use builder::BatchBuilder;
+pub(crate) use builder::made_at;
 
 /// Where an entry stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -93,7 +93,7 @@ impl Decoder {
     }
 }
 
-fn pairs(fields: &RawFields) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+pub(crate) fn pairs(fields: &RawFields) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     fields.iter().map(|(name, value)| (&name[..], &value[..]))
 }
 
@@ -118,11 +118,7 @@ pub(crate) fn decode(batch: &mut BatchBuilder, entry: Delivered) {
         );
     };
     let parsed = EntryFields::parse(pairs(&fields));
-    let key = match &parsed {
-        Ok(parsed) => parsed.key_or_derived(&origin.stream, origin.id),
-        Err(_) => wire::key_of(pairs(&fields))
-            .unwrap_or_else(|| IdempotencyKey::derived_from_entry(&origin.stream, origin.id)),
-    };
+    let key = key_of_parsed(&parsed, &origin, &fields);
     if batch.contains(key) {
         return batch.push_twin(origin);
     }
@@ -144,6 +140,27 @@ pub(crate) fn decode(batch: &mut BatchBuilder, entry: Delivered) {
     };
     batch.abandon_entry(n_detections);
     dead_letter_entry(batch, origin, key, fields, reason, message);
+}
+
+/// The key under which the ledger remembers an entry.
+pub(crate) fn key_of(entry: &Delivered) -> IdempotencyKey {
+    let Delivered { origin, fields, .. } = entry;
+    match fields {
+        Some(fields) => key_of_parsed(&EntryFields::parse(pairs(fields)), origin, fields),
+        None => IdempotencyKey::derived_from_entry(&origin.stream, origin.id),
+    }
+}
+
+fn key_of_parsed(
+    parsed: &Result<EntryFields<'_>, Undecodable>,
+    origin: &Origin,
+    fields: &RawFields,
+) -> IdempotencyKey {
+    match parsed {
+        Ok(parsed) => parsed.key_or_derived(&origin.stream, origin.id),
+        Err(_) => wire::key_of(pairs(fields))
+            .unwrap_or_else(|| IdempotencyKey::derived_from_entry(&origin.stream, origin.id)),
+    }
 }
 
 fn dead_letter_entry(

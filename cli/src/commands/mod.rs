@@ -10,6 +10,7 @@ pub(crate) mod migrate;
 pub(crate) mod output;
 pub(crate) mod pending;
 pub(crate) mod query;
+pub(crate) mod replay;
 pub(crate) mod span;
 pub(crate) mod spool;
 

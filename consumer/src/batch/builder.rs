@@ -191,7 +191,7 @@ impl BatchBuilder {
 }
 
 /// A version 7 key holds the time; a key that was derived from an entry is as old as the entry.
-fn made_at(key: IdempotencyKey, origin: Option<&Origin>) -> Option<DateTime<Utc>> {
+pub(crate) fn made_at(key: IdempotencyKey, origin: Option<&Origin>) -> Option<DateTime<Utc>> {
     let ms = key.made_at_ms().or_else(|| {
         let Origin { stream, id } = origin?;
         (key == IdempotencyKey::derived_from_entry(stream, *id)).then_some(id.ms)

@@ -6,6 +6,7 @@ mod claim;
 mod doctor;
 mod pause;
 mod pending;
+mod replay;
 mod requeue;
 mod status;
 
@@ -21,13 +22,21 @@ pub use doctor::{
 };
 pub use pause::{pause, paused, resume};
 pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
+pub use replay::{
+    Destination, Gap, ReplayFilter, ReplayReport, StreamWindow, replay, replay_dead_letters,
+    replay_windows,
+};
 pub use requeue::{RequeueLimits, RequeueReport, Stopped, requeue, requeue_dry_run};
 pub use status::{
     Balance, Dropped, Flow, FlowSource, RedisStatus, SILENT_AFTER, Severity, StatusReport,
     StreamStatus, Symptom, Thresholds, WorkerStatus, status,
 };
 
-use crate::{reply::UnexpectedReply, store::StoreError, worker::redis_advice};
+use crate::{
+    reply::UnexpectedReply,
+    store::StoreError,
+    worker::{WorkerError, redis_advice},
+};
 
 /// An operator's command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +71,9 @@ pub enum OpsError {
     /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Storing failed in a way that waiting does not mend.
+    #[error(transparent)]
+    Commit(#[from] WorkerError),
 }
 
 impl OpsError {
@@ -88,6 +100,7 @@ impl OpsError {
             ),
             Self::Redis { source, .. } | Self::Command { source, .. } => Some(redis_advice(source)),
             Self::Store(error) => error.advice(),
+            Self::Commit(error) => error.advice(),
             Self::Reply(_) => None,
         }
     }

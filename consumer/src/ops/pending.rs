@@ -67,7 +67,10 @@ pub struct PendingEntry {
     pub delivery_count: u64,
 }
 
-fn as_text<S: serde::Serializer>(id: &EntryId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: serde::Serializer>(
+    id: &EntryId,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 

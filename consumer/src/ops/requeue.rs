@@ -285,7 +285,7 @@ async fn put_back(
         match fate(target, filter, letter) {
             Fate::PutBack if is_empty => report.count(Fate::Empty),
             Fate::PutBack => {
-                let key = IdempotencyKey::derived_from("requeue", &[&letter.id.to_be_bytes()]);
+                let key = key_of(letter.id);
                 pipe.add_command(add(letter, key));
                 sent.push((letter.id, key, StreamKey::from_name(letter.stream.clone())));
             }
@@ -314,6 +314,11 @@ async fn put_back(
     store.mark_requeued(taken, &put_back).await?;
     report.requeued += put_back.len();
     failure.map_or(Ok(()), Err)
+}
+
+/// The key that a letter is put back with, however often.
+pub(super) fn key_of(letter_id: i64) -> IdempotencyKey {
+    IdempotencyKey::derived_from("requeue", &[&letter_id.to_be_bytes()])
 }
 
 fn add(letter: &DeadLetterRecord, key: IdempotencyKey) -> redis::Cmd {

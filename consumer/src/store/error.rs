@@ -57,6 +57,14 @@ pub enum StoreError {
         #[source]
         source: passerby_shared::Invalid,
     },
+    /// A table cannot be written to for comparison.
+    #[error("table `{table}` {what}")]
+    Comparison {
+        /// Its name, as it was given.
+        table: String,
+        /// Why not.
+        what: String,
+    },
     /// A file was read into the session before, in another way.
     #[error(transparent)]
     Source(#[from] SourceMismatch),
@@ -100,7 +108,7 @@ impl StoreError {
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::TimedOut { .. } => Recovery::Retry,
-            Self::Schema(_) | Self::Source(_) => Recovery::Stop,
+            Self::Schema(_) | Self::Source(_) | Self::Comparison { .. } => Recovery::Stop,
             Self::Invalid { .. } => Recovery::DeadLetter,
             Self::Connect { .. } | Self::Statement { .. } | Self::Migrate { .. } => {
                 match self.postgres_error() {

@@ -4,6 +4,8 @@
 //! the rows. A second transaction with the same key waits for the first one's end; if that committed,
 //! the second finds the key taken. So uniqueness alone fences off a worker that was thought dead.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tokio_postgres::{Client, Statement, error::SqlState, types::ToSql};
@@ -153,6 +155,35 @@ pub(super) async fn stored_entries(
 }
 
 impl Store {
+    /// Those of `keys` that are in the ledger.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn known_keys(
+        &mut self,
+        keys: &[IdempotencyKey],
+    ) -> Result<HashSet<IdempotencyKey>, StoreError> {
+        let connection = self.begin().await?;
+        let uuids: Vec<Uuid> = keys.iter().map(|key| key.as_uuid()).collect();
+        let done = within("look into the ledger", self.limit(), async {
+            let rows = connection
+                .client
+                .query(
+                    "SELECT idempotency_key FROM ledger WHERE idempotency_key = ANY($1)",
+                    &[&uuids],
+                )
+                .await
+                .map_err(StoreError::statement("look into the ledger"))?;
+            Ok(rows
+                .iter()
+                .map(|row| row.get::<_, Uuid>(0).into())
+                .collect())
+        })
+        .await;
+        self.end(connection, done)
+    }
+
     /// How many of `keys` are in the ledger.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 
 mod books;
 mod commit;
+mod comparison;
 mod connection;
 mod copy;
 mod database_url;
@@ -41,6 +42,7 @@ mod tracks;
 
 pub use books::{ReasonCount, StoreBooks};
 pub use commit::{CommitError, CommitReport, Settled};
+pub use comparison::ComparisonTable;
 pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;
 pub(crate) use copy::{first_timestamp_us, tuple_len};

@@ -49,6 +49,21 @@ pub(super) async fn horizon(
 }
 
 impl Store {
+    /// The time before which keys may have been forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn ledger_horizon(&mut self) -> Result<DateTime<Utc>, StoreError> {
+        let mut connection = self.begin().await?;
+        let done = within("look at the ledger's horizon", self.limit(), async {
+            let prepared = connection.prepared().await?;
+            horizon(&connection, &prepared).await
+        })
+        .await;
+        self.end(connection, done)
+    }
+
     /// Forgets the keys of entries that are older than `below`, of which none may come back, and returns
     /// how many; `None` when somebody else is at it.
     ///

@@ -31,6 +31,7 @@ mod output_is_as_committed;
 mod partitions_are_there_when_needed;
 mod producer_keeps_its_books;
 mod queries_answer;
+mod replays_store_nothing_twice;
 mod saturation_is_felt;
 mod sessions_count_people;
 mod settings_come_from_files_too;

@@ -1,0 +1,103 @@
+//! Commits what is replayed as a worker does: with the same patience, and with the same search for rows that
+//! Postgres refuses.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::ReplayReport;
+use crate::{
+    WorkerError,
+    batch::Batch,
+    committer::Committer,
+    dead_letter_guard::DeadLetterGuard,
+    health::Health,
+    metrics::Metrics,
+    ops::OpsError,
+    stats::WorkerStats,
+    store::{DatabaseUrl, Settled, Store, StoreTimeouts},
+};
+
+/// As a worker's default.
+const DEAD_LETTER_LIMIT: u8 = 50;
+
+pub(super) struct Committing {
+    batches: mpsc::Sender<Batch>,
+    settled: mpsc::Receiver<Settled>,
+    stats: Arc<WorkerStats>,
+    committer: JoinHandle<Result<(), WorkerError>>,
+    /// A committer whose batches nobody waits for ends.
+    _abort: DropGuard,
+}
+
+impl Committing {
+    pub(super) fn start(database_url: &DatabaseUrl) -> Self {
+        let (batches, batches_rx) = mpsc::channel(1);
+        let (settled_tx, settled) = mpsc::channel(16);
+        let stats = Arc::new(WorkerStats::default());
+        let abort = CancellationToken::new();
+        let committer = Committer {
+            store: Store::new(database_url.clone(), StoreTimeouts::default()),
+            batches: Arc::new(Mutex::new(batches_rx)),
+            settled: settled_tx,
+            stats: Arc::clone(&stats),
+            metrics: Arc::new(Metrics::register()),
+            // Nobody watches it but whoever waits for it.
+            turning: Health::default().watch("committer"),
+            guard: DeadLetterGuard::new(DEAD_LETTER_LIMIT),
+            abort: abort.clone(),
+        };
+        Self {
+            batches,
+            settled,
+            stats,
+            committer: tokio::spawn(committer.run()),
+            _abort: abort.drop_guard(),
+        }
+    }
+
+    /// Commits a batch, and adds what became of it to the report.
+    pub(super) async fn commit(
+        &mut self,
+        batch: Batch,
+        report: &mut ReplayReport,
+    ) -> Result<(), OpsError> {
+        let n_twins = batch.twins.len();
+        let mut n_open = batch.entries().len() + n_twins;
+        let before = self.stats.report();
+        let sent = self.batches.send(batch).await;
+        while sent.is_ok() && n_open > 0 {
+            let Some(settled) = self.settled.recv().await else {
+                break;
+            };
+            n_open = n_open.saturating_sub(settled.into_origins().len());
+        }
+        let now = self.stats.report();
+        report.replayed += now.entries - before.entries;
+        report.known += now.duplicates - before.duplicates + n_twins as u64;
+        report.detections += now.detections - before.detections;
+        report.tracks += now.tracks - before.tracks;
+        report.dead_letters += now.dead_letters - before.dead_letters;
+        if n_open == 0 {
+            return Ok(());
+        }
+        // It has ended, and says why.
+        Err(match (&mut self.committer).await {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(())) => unreachable!("a committer ends when its batches do"),
+            Err(panic) => WorkerError::Panic(panic).into(),
+        })
+    }
+
+    pub(super) async fn close(self) -> Result<(), OpsError> {
+        drop((self.batches, self.settled));
+        match self.committer.await {
+            Ok(done) => done.map_err(Into::into),
+            Err(panic) => Err(WorkerError::Panic(panic).into()),
+        }
+    }
+}
