@@ -4,20 +4,23 @@
 //! tests hold that folder equal to what stands here, and every output that they see to its schema.
 
 use passerby_consumer::{
-    ops::{ClaimReport, PendingReport},
+    ops::{ClaimReport, ConsumersReport, EntryReport, PendingReport, Tapped, TrimReport},
     store::{Demographics, MigrationReport},
 };
 use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{query, replay, spool};
+use crate::commands::{consumers, query, replay, spool};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("claim", of::<ClaimReport>()),
+        ("consumers-list", of::<ConsumersReport>()),
+        ("consumers-retire", of::<consumers::RetireReport>()),
+        ("entry", of::<EntryReport>()),
         ("migrate", of::<MigrationReport>()),
         ("pending", of::<PendingReport>()),
         ("query-demographics", of::<Demographics>()),
@@ -26,6 +29,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("replay", of::<replay::Replayed>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
+        ("tap", of::<Tapped>()),
+        ("trim", of::<Vec<TrimReport>>()),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! `XADD … MAXLEN` would remove entries that nobody has read. The script looks at all groups at
 //! once, and never removes what one of them has not been delivered or not acknowledged.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use passerby_shared::{EntryId, StreamKey};
 use redis::{RedisError, Script, aio::MultiplexedConnection};
@@ -13,9 +13,14 @@ const MAX_CALLS: usize = 200;
 /// A call that removes fewer has reached the bound, or is not worth repeating at once.
 const MIN_PROGRESS: u64 = 1_000;
 
-/// `KEYS[1]` the stream; `ARGV[1]` the ID from which on nothing is removed. IDs are compared as
-/// decimal texts, since Lua's numbers are exact only up to 2⁵³. Runs on Redis 6.2 and later.
-const TRIM: &str = r"
+/// Which of two IDs comes first, and a reply of names and values as a table. IDs are compared as decimal texts,
+/// since Lua's numbers are exact only up to 2⁵³.
+pub(crate) const LUA_ORDER: &str = r"
+local function fields(flat)
+  local map = {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
 local function less(a, b)
   if #a ~= #b then return #a < #b end
   return a < b
@@ -26,18 +31,24 @@ local function before(a, b)
   if a_ms ~= b_ms then return less(a_ms, b_ms) end
   return less(a_seq, b_seq)
 end
+";
+
+/// `KEYS[1]` the stream; `ARGV[1]` the ID from which on nothing is removed; `ARGV[2]` `~` to remove whole
+/// nodes of the stream only, which is cheap, or `=`. Runs on Redis 6.2 and later.
+const TRIM: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
 if #groups == 0 then return 0 end
 local bound = ARGV[1]
-for _, group in ipairs(groups) do
-  local fields = {}
-  for i = 1, #group, 2 do fields[group[i]] = group[i + 1] end
-  if before(fields['last-delivered-id'], bound) then bound = fields['last-delivered-id'] end
-  local pending = redis.call('XPENDING', KEYS[1], fields['name'])
+for _, flat in ipairs(groups) do
+  local group = fields(flat)
+  if before(group['last-delivered-id'], bound) then bound = group['last-delivered-id'] end
+  local pending = redis.call('XPENDING', KEYS[1], group['name'])
   if pending[1] > 0 and before(pending[2], bound) then bound = pending[2] end
 end
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', bound)";
+return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2], bound)";
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{LUA_ORDER}{TRIM}")));
 
 /// Of `maxmemory`, in percent, from where on nothing that is stored is kept for replay: a full Redis
 /// refuses what producers send.
@@ -62,21 +73,61 @@ pub(crate) async fn trim(
     stream: &StreamKey,
     grace: Duration,
 ) -> Result<u64, RedisError> {
-    // The server's clock made the IDs, so the server's clock measures the grace.
+    let floor = floor(connection, grace).await?;
+    trim_nodes(connection, stream, floor).await
+}
+
+/// As [`trim`], and also what the last node has of it.
+pub(crate) async fn trim_exactly(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    grace: Duration,
+) -> Result<u64, RedisError> {
+    let floor = floor(connection, grace).await?;
+    let mut n_trimmed = 0;
+    loop {
+        let n = trim_nodes(connection, stream, floor).await?;
+        n_trimmed += n;
+        if n < MIN_PROGRESS {
+            break;
+        }
+    }
+    let n: u64 = SCRIPT
+        .key(stream)
+        .arg(floor)
+        .arg("=")
+        .invoke_async(connection)
+        .await?;
+    Ok(n_trimmed + n)
+}
+
+/// Before which ID entries are older than `grace`. The server's clock made the IDs, so the server's clock
+/// measures it.
+pub(crate) async fn floor(
+    connection: &mut MultiplexedConnection,
+    grace: Duration,
+) -> Result<EntryId, RedisError> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let now_ms = seconds * 1_000 + micros / 1_000;
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-    let floor = EntryId {
+    Ok(EntryId {
         ms: now_ms.saturating_sub(grace_ms),
         seq: 0,
-    };
-    let script = Script::new(TRIM);
+    })
+}
+
+async fn trim_nodes(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    floor: EntryId,
+) -> Result<u64, RedisError> {
     let mut n_trimmed = 0;
     // One call removes no more than 100 of the stream's nodes, 10,000 entries by default.
     for _ in 0..MAX_CALLS {
-        let n: u64 = script
+        let n: u64 = SCRIPT
             .key(stream)
             .arg(floor)
+            .arg("~")
             .invoke_async(connection)
             .await?;
         n_trimmed += n;

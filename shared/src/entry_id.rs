@@ -53,6 +53,27 @@ impl fmt::Display for EntryId {
     }
 }
 
+impl serde::Serialize for EntryId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for EntryId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "EntryId".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A stream entry's ID: milliseconds since the Unix epoch, and a number within them.",
+            "type": "string",
+            "pattern": "^[0-9]+-[0-9]+$",
+        })
+    }
+}
+
 /// A text that is no entry ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no entry ID: expected <milliseconds>-<sequence>, as in 1792000000000-0")]

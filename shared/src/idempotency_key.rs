@@ -91,6 +91,27 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 
+impl serde::Serialize for IdempotencyKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for IdempotencyKey {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "IdempotencyKey".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "What an entry keeps through every resend and redelivery.",
+            "type": "string",
+            "format": "uuid",
+        })
+    }
+}
+
 /// Bytes that are no idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the idempotency key has {n_bytes} bytes: expected 16 bytes, or a UUID as text")]

@@ -13,6 +13,7 @@ const MAX_SOURCE_BYTES: usize = 1024;
 /// Saying it again is harmless; what is `None` is left as it was. A session that detections name
 /// exists without being announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Session {
     /// The session's name, at most 64 bytes of UTF-8.
     pub session_id: String,
@@ -53,6 +54,7 @@ impl Session {
 
 /// Who was seen in a session: people, not rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionSummary {
     /// Rows stored.
     pub detections: i64,

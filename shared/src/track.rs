@@ -27,6 +27,7 @@ pub struct TrackId {
 /// Snapshots of one track may be stored in any order and any number of times: see
 /// [`Track::merge`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Track {
     /// See [`crate::Detection::session_id`].
     pub session_id: String,
@@ -56,6 +57,7 @@ pub struct Track {
 
 /// A place that a track passed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrajectoryPoint {
     /// Milliseconds since the track's `start_time`.
     pub offset_ms: u32,

@@ -6,13 +6,13 @@ use clap::Args;
 use passerby_consumer::{
     ConsumerName,
     args::{DatabaseArgs, RedisArgs, parse_duration},
-    ops::{self, ClaimFilter},
+    ops::{self, ClaimFilter, ClaimReport},
     store::Store,
 };
 use passerby_shared::EntryId;
 
 use super::{Failure, confirm, output, target};
-use crate::render::grouped;
+use crate::{render::grouped, visible::visible};
 
 /// Take pending entries over, and store them at once.
 ///
@@ -34,6 +34,9 @@ pub(crate) struct ClaimArgs {
     /// Only those without a sign of life for so long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     min_idle: Duration,
+    /// Only those delivered so often.
+    #[arg(long, value_name = "N", default_value = "1")]
+    min_deliveries: u64,
     /// Hand them to this consumer instead of storing them now. It takes them up at its next start, or
     /// when they have been idle for its min-idle.
     #[arg(long, value_name = "NAME")]
@@ -52,6 +55,27 @@ pub(crate) struct ClaimArgs {
     json: bool,
 }
 
+/// What is about to happen.
+fn in_words(found: &ClaimReport, to: Option<&ConsumerName>) -> String {
+    let from: Vec<_> = found
+        .from
+        .iter()
+        .map(|from| visible(&from.consumer))
+        .collect();
+    let from = match from.len() {
+        0..=3 => from.join(", "),
+        n => format!("{} and {} more", from[..2].join(", "), n - 2),
+    };
+    let then = to.map_or_else(
+        || "store them now".to_owned(),
+        |to| format!("hand them to {to}"),
+    );
+    format!(
+        "take {} entries over from {from} and {then}",
+        grouped(found.matched as u64)
+    )
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: ClaimArgs) -> Result<ExitCode, Failure> {
     let mut target = target(&args.redis)?;
@@ -59,6 +83,7 @@ pub(crate) async fn run(args: ClaimArgs) -> Result<ExitCode, Failure> {
         ids: args.ids,
         consumer: args.consumer,
         min_idle: args.min_idle,
+        min_deliveries: args.min_deliveries,
         limit: args.limit as usize,
     };
     let found = ops::claim_dry_run(&mut target, &filter)
@@ -69,13 +94,18 @@ pub(crate) async fn run(args: ClaimArgs) -> Result<ExitCode, Failure> {
             output::json(&found);
         } else {
             output::line(&format!("{} entries match", grouped(found.matched as u64)));
+            for from in &found.from {
+                output::line(&format!(
+                    "  {} with {} on {}",
+                    grouped(from.n_entries as u64),
+                    visible(&from.consumer),
+                    visible(&from.stream)
+                ));
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
-    confirm(
-        args.yes,
-        &format!("take {} entries over", grouped(found.matched as u64)),
-    )?;
+    confirm(args.yes, &in_words(&found, args.to.as_ref()))?;
     let report = match &args.to {
         Some(to) => ops::hand_over(&mut target, to, &filter).await,
         None => {

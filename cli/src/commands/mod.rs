@@ -2,9 +2,11 @@
 
 pub(crate) mod claim;
 pub(crate) mod config;
+pub(crate) mod consumers;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod entry;
 pub(crate) mod ingest;
 pub(crate) mod migrate;
 pub(crate) mod output;
@@ -13,6 +15,8 @@ pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod span;
 pub(crate) mod spool;
+pub(crate) mod tap;
+pub(crate) mod trim;
 
 use std::{fmt, io::IsTerminal};
 

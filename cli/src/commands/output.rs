@@ -30,6 +30,14 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
+/// Prints a value as JSON on one line.
+pub(crate) fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(error) => warning(&format!("the result cannot be written as JSON: {error}")),
+    }
+}
+
 /// Prints a line about the command, not of its result.
 #[expect(clippy::print_stderr, reason = "what is not a result goes to stderr")]
 pub(crate) fn warning(text: &str) {

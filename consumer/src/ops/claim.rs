@@ -29,16 +29,20 @@ pub struct ClaimFilter {
     pub consumer: Option<String>,
     /// Only those idle for so long.
     pub min_idle: Duration,
+    /// Only those delivered so often.
+    pub min_deliveries: u64,
     /// At most so many of each stream, of those that are not named.
     pub limit: usize,
 }
 
 /// What became of the entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClaimReport {
     /// Entries that matched.
     pub matched: usize,
+    /// Who held them.
+    pub from: Vec<ClaimedFrom>,
     /// Entries taken over; others were settled, or claimed by somebody else, in between.
     pub claimed: usize,
     /// Entries stored now.
@@ -51,15 +55,30 @@ pub struct ClaimReport {
     pub dead_letters: usize,
 }
 
-/// The entries that match, by stream.
+/// How many of the entries that matched one consumer held.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ClaimedFrom {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Entries.
+    pub n_entries: usize,
+}
+
+/// The entries that match, by stream; notes in the report who holds them.
 async fn matching(
     target: &mut Target,
     filter: &ClaimFilter,
+    report: &mut ClaimReport,
 ) -> Result<Vec<(StreamKey, Vec<EntryId>)>, OpsError> {
     let pending_filter = PendingFilter {
         consumer: filter.consumer.clone(),
         min_idle: filter.min_idle,
+        min_deliveries: filter.min_deliveries,
         limit: filter.limit,
+        ..PendingFilter::default()
     };
     let entries = if filter.ids.is_empty() {
         pending(target, &pending_filter).await?.entries
@@ -67,6 +86,21 @@ async fn matching(
         let ids: BTreeSet<EntryId> = filter.ids.iter().copied().collect();
         named(target, &pending_filter, &Vec::from_iter(ids)).await?
     };
+    report.matched = entries.len();
+    for entry in &entries {
+        let known = report
+            .from
+            .iter_mut()
+            .find(|from| from.stream == entry.stream && from.consumer == entry.consumer);
+        match known {
+            Some(from) => from.n_entries += 1,
+            None => report.from.push(ClaimedFrom {
+                stream: entry.stream.clone(),
+                consumer: entry.consumer.clone(),
+                n_entries: 1,
+            }),
+        }
+    }
     Ok(target
         .streams
         .iter()
@@ -90,15 +124,9 @@ pub async fn claim_dry_run(
     target: &mut Target,
     filter: &ClaimFilter,
 ) -> Result<ClaimReport, OpsError> {
-    let matched = matching(target, filter)
-        .await?
-        .iter()
-        .map(|(_, ids)| ids.len())
-        .sum();
-    Ok(ClaimReport {
-        matched,
-        ..ClaimReport::default()
-    })
+    let mut report = ClaimReport::default();
+    matching(target, filter, &mut report).await?;
+    Ok(report)
 }
 
 /// Takes entries over and stores them at once, each exactly once as a worker would.
@@ -114,8 +142,7 @@ pub async fn claim(
 ) -> Result<ClaimReport, OpsError> {
     let consumer = ConsumerName::generate();
     let mut report = ClaimReport::default();
-    for (stream, ids) in matching(target, filter).await? {
-        report.matched += ids.len();
+    for (stream, ids) in matching(target, filter, &mut report).await? {
         let stream = Arc::new(stream);
         for page in ids.chunks(PAGE) {
             let connection = target.link.get().await?;
@@ -191,8 +218,7 @@ pub async fn hand_over(
     filter: &ClaimFilter,
 ) -> Result<ClaimReport, OpsError> {
     let mut report = ClaimReport::default();
-    for (stream, ids) in matching(target, filter).await? {
-        report.matched += ids.len();
+    for (stream, ids) in matching(target, filter, &mut report).await? {
         for page in ids.chunks(PAGE) {
             let connection = target.link.get().await?;
             // Entries that are gone stay where they are, for a worker to make dead letters of.

@@ -1,14 +1,20 @@
-//! What operators do by hand: look at pending entries, take them over, put dead letters back.
+//! What operators do by hand: look at entries, pending ones above all, take them over, trim streams, put dead
+//! letters back.
 //!
 //! These functions return data; the binary `passerby` renders it.
 
 mod claim;
+mod consumers;
+mod decoded;
 mod doctor;
+mod entry;
 mod pause;
 mod pending;
 mod replay;
 mod requeue;
 mod status;
+mod tap;
+mod trim;
 
 use passerby_shared::{
     KeyPrefix, StreamKey,
@@ -16,12 +22,18 @@ use passerby_shared::{
 };
 use redis::RedisError;
 
-pub use claim::{ClaimFilter, ClaimReport, claim, claim_dry_run, hand_over};
+pub use claim::{ClaimFilter, ClaimReport, ClaimedFrom, claim, claim_dry_run, hand_over};
+pub use consumers::{ConsumerStatus, ConsumersReport, Retired, ShownConsumer, consumers, retire};
+pub use decoded::{DecodedEntry, EntryRows};
 pub use doctor::{
     CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
 };
+pub use entry::{Delivery, EntryName, EntryPlace, EntryReport, Whereabouts, entry};
 pub use pause::{pause, paused, resume};
-pub use pending::{ConsumerPending, PendingEntry, PendingFilter, PendingReport, pending};
+pub use pending::{
+    ConsumerPending, PendingCount, PendingEntry, PendingFilter, PendingGroup, PendingReport,
+    pending,
+};
 pub use replay::{
     Destination, Gap, ReplayFilter, ReplayReport, StreamWindow, replay, replay_dead_letters,
     replay_windows,
@@ -31,6 +43,8 @@ pub use status::{
     Balance, Dropped, Flow, FlowSource, RedisStatus, SILENT_AFTER, Severity, StatusReport,
     StreamStatus, Symptom, Thresholds, WorkerStatus, status,
 };
+pub use tap::{Tap, TapCounts, TapFilter, Tapped};
+pub use trim::{HeldBy, TrimReport, trim, trim_dry_run};
 
 use crate::{
     reply::UnexpectedReply,

@@ -39,6 +39,7 @@ mod stalled;
 mod table_stats;
 mod tls;
 mod tracks;
+mod whereabouts;
 
 pub use books::{ReasonCount, StoreBooks};
 pub use commit::{CommitError, CommitReport, Settled};
@@ -62,3 +63,4 @@ pub use sessions::SessionRecord;
 pub use sources::{SourceMismatch, SourceRecord, SourceState};
 pub use table_stats::TableStats;
 pub use tracks::TrackFilter;
+pub use whereabouts::{EntryLetter, FoundRows, LedgerEntry};

@@ -46,12 +46,19 @@ async fn pending_shows_who_holds_what() {
     let lines: Vec<&str> = shown.lines().collect();
     let stream = env.stream();
     assert_eq!(lines[0], "3 pending");
-    assert_eq!(lines[1], format!("  2 with gate-host on {stream}"));
-    assert_eq!(lines[2], format!("  1 with yard-host on {stream}"));
+    let begins = |line: &str, with: String| assert!(line.starts_with(&with), "{line}");
+    begins(
+        lines[1],
+        format!("  2 with gate-host on {stream}, the oldest"),
+    );
+    begins(
+        lines[2],
+        format!("  1 with yard-host on {stream}, the oldest"),
+    );
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(
         words(lines[3]),
-        "entry id stream consumer idle delivery count"
+        "entry id stream consumer age idle delivery count"
     );
     let ids = pending_ids(&env).await;
     for (line, id) in lines[5..].iter().zip(&ids) {
@@ -71,12 +78,16 @@ async fn pending_as_json_with_filters() {
     let ids = pending_ids(&env).await;
     for entry in shown["entries"].as_array_mut().unwrap() {
         assert!(entry["idle_ms"].take().is_u64());
+        assert!(entry["age_ms"].take().is_u64());
+    }
+    for held in shown["consumers"].as_array_mut().unwrap() {
+        assert!(held["oldest_age_ms"].take().is_u64());
     }
     let stream = env.stream().to_string();
     let entry = |id: &str, consumer| {
         json!({
-            "stream": stream, "entry_id": id, "consumer": consumer, "idle_ms": null,
-            "delivery_count": 1,
+            "stream": stream, "entry_id": id, "consumer": consumer, "age_ms": null, "idle_ms": null,
+            "delivery_count": 1, "decoded": null, "is_gone": false,
         })
     };
     let entries = [
@@ -91,10 +102,18 @@ async fn pending_as_json_with_filters() {
             "undelivered": 0,
             "undelivered_is_exact": true,
             "consumers": [
-                { "stream": stream, "consumer": "gate-host", "n_entries": 2 },
-                { "stream": stream, "consumer": "yard-host", "n_entries": 1 },
+                {
+                    "stream": stream, "consumer": "gate-host", "n_entries": 2,
+                    "oldest_entry_id": ids[0], "oldest_age_ms": null,
+                },
+                {
+                    "stream": stream, "consumer": "yard-host", "n_entries": 1,
+                    "oldest_entry_id": ids[2], "oldest_age_ms": null,
+                },
             ],
             "entries": entries,
+            "groups": [],
+            "is_cut": false,
         })
     );
     for (filter, expected) in [
@@ -132,7 +151,11 @@ async fn claim_stores_what_a_dead_worker_held() {
     let claim = ["claim", "--min-idle", "0s"];
 
     let counted = run(&env, &[&claim[..], &["--dry-run"]].concat()).await;
-    assert_eq!(counted, "5 entries match\n");
+    let stream = env.stream();
+    assert_eq!(
+        counted,
+        format!("5 entries match\n  5 with gone on {stream}\n")
+    );
     assert_eq!(env.pending().await["gone"], 5);
 
     let report = run_json(&env, &[&claim[..], &["--yes"]].concat()).await;
@@ -141,6 +164,7 @@ async fn claim_stores_what_a_dead_worker_held() {
         json!({
             "matched": 5, "claimed": 5, "stored": 5, "duplicates": 0, "detections": 50,
             "dead_letters": 0,
+            "from": [{ "stream": stream.as_str(), "consumer": "gone", "n_entries": 5 }],
         })
     );
     env.assert_settled_once(50).await;

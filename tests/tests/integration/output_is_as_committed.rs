@@ -63,6 +63,7 @@ async fn help() {
 
 /// Commands that print JSON of which there is no schema yet.
 const WITHOUT_SCHEMA: &[&str] = &[
+    "config-show",
     "dead-letters-discard",
     "dead-letters-list",
     "dead-letters-requeue",
@@ -127,6 +128,10 @@ async fn pending() {
     golden.run(&["pending"]).await;
     golden.run(&["pending", "--consumer", "yard-host"]).await;
     golden.run(&["pending", "--limit", "1", "--json"]).await;
+    golden.run(&["pending", "--by", "consumer"]).await;
+    golden
+        .run(&["pending", "--by", "deliveries", "--consumer", "nobody"])
+        .await;
     golden.run(&["pending", "--min-idle", "soon"]).await;
 }
 

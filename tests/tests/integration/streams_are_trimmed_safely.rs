@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use passerby_consumer::WorkerConfig;
 use passerby_shared::EntryId;
-use passerby_tests::{Env, eventually, fixtures::detections};
+use passerby_tests::{Env, Golden, eventually, fixtures::detections};
 
 async fn first_entry(env: &Env) -> EntryId {
     let reply: redis::streams::StreamRangeReply = env
@@ -92,4 +92,32 @@ async fn entries_stay_for_the_time_of_grace() {
     worker.stop().await;
 
     assert_eq!(env.n_entries().await, 500);
+}
+
+#[tokio::test]
+async fn trimming_by_hand_says_what_holds_the_rest_back() {
+    let env = Env::start().await;
+    let mut golden = Golden::of("trim", &env);
+    golden.run(&["trim"]).await;
+    env.publish_entries(5, 10).await;
+    golden.note("nobody has ever read it");
+    golden.run(&["trim", "--grace", "0s", "--yes"]).await;
+    env.run_worker_drain().await;
+    env.publish_entries(3, 10).await;
+    env.read_as("gate-host", 2).await;
+    golden.note("five are stored, a worker holds two, one waits");
+    golden.run(&["trim"]).await;
+    golden.run(&["trim", "--grace", "0s", "--dry-run"]).await;
+    golden.run(&["trim", "--grace", "0s"]).await;
+    assert_eq!(env.n_entries().await, 8);
+    golden.run(&["trim", "--grace", "0s", "--yes"]).await;
+    assert_eq!(env.n_entries().await, 3);
+    assert_eq!(env.n_pending().await, 2);
+    env.run_claiming_worker_drain().await;
+    golden.note("all of it is stored");
+    golden
+        .run(&["trim", "--grace", "0s", "--yes", "--json"])
+        .await;
+    // The entry read last marks how far the group has come.
+    assert_eq!(env.n_entries().await, 1);
 }

@@ -22,12 +22,8 @@ pub struct StreamWindow {
     /// The stream.
     pub stream: String,
     /// Where it begins.
-    #[serde(serialize_with = "crate::ops::pending::as_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub first: EntryId,
     /// Where it ends: at what was delivered last, at the latest.
-    #[serde(serialize_with = "crate::ops::pending::as_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub last: EntryId,
     /// Entries in the whole stream.
     pub entries_in_stream: u64,
