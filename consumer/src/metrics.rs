@@ -11,10 +11,7 @@ use passerby_shared::{Label, declare_metrics};
 
 #[cfg(test)]
 pub(crate) use self::process::resident_memory;
-pub(crate) use self::{
-    process::ProcessGauges,
-    recording::{GroupSeen, Metrics},
-};
+pub(crate) use self::{process::ProcessGauges, recording::Metrics};
 
 pub(crate) const DELIVERY: Label = Label {
     name: "delivery",
@@ -68,6 +65,22 @@ pub(crate) const TASK: Label = Label {
         "consumers",
         "trim",
         "sessions",
+    ],
+};
+/// What became of rows: accepted = dropped + buffered + spooled + unheard + in-stream + settled + unaccounted
+/// − surplus.
+pub(crate) const STATE: Label = Label {
+    name: "state",
+    values: &[
+        "accepted",
+        "dropped",
+        "buffered",
+        "spooled",
+        "unheard",
+        "in-stream",
+        "settled",
+        "unaccounted",
+        "surplus",
     ],
 };
 const VERSION: Label = Label {
@@ -162,6 +175,15 @@ declare_metrics! {
     PAUSED = Gauge "consumer_group_paused" [];
     /// Age of the oldest entry that a producer's spool has told of; 0 without one.
     OLDEST_SPOOLED_AGE = Gauge "consumer_group_oldest_spooled_age_seconds" [];
+    /// Rows of all producers that keep books, by what became of them, as `passerby status` shows them:
+    /// accepted = dropped + buffered + spooled + unheard + in-stream + settled + unaccounted − surplus.
+    GROUP_ROWS = Gauge "consumer_group_rows" [STATE];
+    /// Dead letters that were neither put back nor discarded.
+    WAITING_DEAD_LETTERS = Gauge "consumer_group_waiting_dead_letters" [REASON];
+    /// Producers that were heard of in the last 10 s.
+    PRODUCERS = Gauge "consumer_group_producers" [];
+    /// Workers that were heard of in the last 10 s.
+    WORKERS = Gauge "consumer_group_workers" [];
     /// Memory that Redis uses.
     REDIS_USED_MEMORY = Gauge "consumer_redis_used_memory_bytes" [];
     /// Memory that Redis may use (`maxmemory`); 0 when that is not limited.

@@ -8,11 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
-use passerby_shared::{
-    Backlog, ErrorChain, KeyPrefix, StreamKey, backlog,
-    redis_connection::{ConnectError, RedisLink},
-};
-use redis::{RedisError, aio::MultiplexedConnection};
+use passerby_shared::{ErrorChain, KeyPrefix, redis_connection::RedisLink};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +17,8 @@ use crate::{
     health::Part,
     in_flight::InFlight,
     ledger_keeper,
-    metrics::{GroupSeen, Metrics},
-    pause,
+    metrics::Metrics,
+    ops::{self, StatusReport, Target},
     store::{Fault, Store, StoreError, TableStats},
 };
 
@@ -30,28 +26,13 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Observer {
-    pub(crate) link: RedisLink,
+    pub(crate) target: Target,
     pub(crate) store: Store,
-    pub(crate) streams: Vec<Arc<StreamKey>>,
-    pub(crate) group: String,
-    pub(crate) key_prefix: KeyPrefix,
     pub(crate) every: Duration,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("ask Redis how the group stands")]
-    Redis(#[from] RedisError),
-    #[error(transparent)]
-    Postgres(StoreError),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    TimedOut,
 }
 
 impl Observer {
@@ -67,103 +48,82 @@ impl Observer {
     async fn run_on(&mut self) {
         let mut tick = interval(self.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let good_for = 2 * (self.every + PATIENCE);
+        let good_for = 2 * (self.every + 2 * PATIENCE);
         loop {
             tick.tick().await;
             self.metrics
                 .worker_seen(self.in_flight.len(), self.stats.failing_for());
-            let (group, (tables, schema)) = tokio::join!(
-                look_at_group(&mut self.link, &self.streams, &self.group, &self.key_prefix),
-                look_at_tables(&mut self.store),
-            );
-            self.metrics.group_seen(group.as_ref().ok());
-            self.metrics.tables_seen(tables.as_ref().ok());
+            // What `passerby status` shows, by the same questions.
+            let report = ops::status(&mut self.target, &mut self.store).await;
+            let oldest_spooled = match &report.redis {
+                Some(redis) => {
+                    let (link, prefix) = (&mut self.target.link, &self.target.key_prefix);
+                    oldest_spooled(link, prefix, redis.now_ms).await
+                }
+                None => None,
+            };
+            let tables = look_at_tables(&mut self.store, &report).await;
+            self.metrics.group_seen(&report, oldest_spooled);
+            self.metrics.tables_seen(tables.stats.as_ref());
+            let redis = Part::unless(report.redis_error);
             self.health
-                .saw(Part::of(&group), Part::of(&tables), schema, good_for);
+                .saw(redis, tables.postgres, tables.schema, good_for);
         }
     }
 }
 
-async fn look_at_group(
+/// How long the oldest entry of any spool has waited; `None` when Redis does not tell.
+async fn oldest_spooled(
     link: &mut RedisLink,
-    streams: &[Arc<StreamKey>],
-    group: &str,
     key_prefix: &KeyPrefix,
-) -> Result<GroupSeen, LookError> {
-    let looking = async { Ok(ask(link.get().await?, streams, group, key_prefix).await?) };
-    let looked = timeout(PATIENCE, looking).await;
-    let looked = looked.unwrap_or(Err(LookError::TimedOut));
-    match &looked {
-        Ok(_) => {}
-        Err(LookError::Redis(error)) => {
-            link.judge(error);
-        }
-        Err(_) => link.disconnect(),
-    }
-    looked
+    now_ms: u64,
+) -> Option<Duration> {
+    let now = DateTime::from_timestamp_millis(now_ms.cast_signed())?;
+    let asking = async {
+        let connection = link.get().await.ok()?;
+        let asked = ledger_keeper::oldest_spooled(connection, key_prefix, now).await;
+        Some(asked.ok()?.map_or(now, |oldest| oldest.min(now)))
+    };
+    let oldest = timeout(PATIENCE, asking).await.ok()??;
+    (now - oldest).to_std().ok()
 }
 
-/// How the tables stand, and whether the schema fits.
-async fn look_at_tables(store: &mut Store) -> (Result<TableStats, LookError>, Part) {
-    let looking = async {
-        let schema = match store.check_schema().await {
-            Ok(()) => Part::Ready,
-            // The server answers, and it is the schema that does not fit, or may not be looked at.
-            Err(error) if is_about_the_schema(&error) => {
-                Part::NotReady(ErrorChain(&error).to_string())
-            }
-            Err(other) => return Err(LookError::Postgres(other)),
-        };
-        let tables = store.table_stats().await.map_err(LookError::Postgres)?;
-        Ok((tables, schema))
+/// How the tables stand, and what that says of Postgres and of the schema.
+struct Tables {
+    stats: Option<TableStats>,
+    postgres: Part,
+    schema: Part,
+}
+
+async fn look_at_tables(store: &mut Store, report: &StatusReport) -> Tables {
+    let asked = match store.check_schema().await {
+        Ok(()) => store.table_stats().await,
+        Err(error) => Err(error),
     };
-    match timeout(PATIENCE, looking).await {
-        Ok(Ok((tables, schema))) => (Ok(tables), schema),
-        Ok(Err(error)) => (Err(error), unknown_schema()),
-        Err(_) => (Err(LookError::TimedOut), unknown_schema()),
+    let (stats, error) = match asked {
+        Ok(stats) => (Some(stats), None),
+        Err(error) => (None, Some(error)),
+    };
+    let (postgres, schema) = match (&error, &report.store_error) {
+        (None, None) => (Part::Ready, Part::Ready),
+        // The server answers, and it is the schema that does not fit, or may not be looked at.
+        (Some(error), _) if is_about_the_schema(error) => {
+            (Part::Ready, Part::NotReady(ErrorChain(error).to_string()))
+        }
+        (Some(error), _) => {
+            let unknown = Part::NotReady("not known".to_owned());
+            (Part::NotReady(ErrorChain(error).to_string()), unknown)
+        }
+        (None, Some(error)) => (Part::NotReady(error.clone()), Part::Ready),
+    };
+    Tables {
+        stats,
+        postgres,
+        schema,
     }
 }
 
 fn is_about_the_schema(error: &StoreError) -> bool {
     let is_statement = matches!(error, StoreError::Statement { .. });
     matches!(error, StoreError::Schema(_)) || is_statement && error.fault() == Fault::Configuration
-}
-
-fn unknown_schema() -> Part {
-    Part::NotReady("not known".to_owned())
-}
-
-async fn ask(
-    connection: &mut MultiplexedConnection,
-    streams: &[Arc<StreamKey>],
-    group: &str,
-    key_prefix: &KeyPrefix,
-) -> Result<GroupSeen, RedisError> {
-    let mut all = Backlog::default();
-    let mut stream_entries = 0;
-    for stream in streams {
-        all = all.and(backlog::measure(connection, stream, group).await?);
-        let length: u64 = redis::cmd("XLEN")
-            .arg(stream.as_ref())
-            .query_async(connection)
-            .await?;
-        stream_entries += length;
-    }
-    let now = DateTime::from_timestamp_millis(all.now_ms.cast_signed()).unwrap_or_default();
-    let oldest_spooled = ledger_keeper::oldest_spooled(connection, key_prefix, now).await?;
-    let paused = pause::look(connection, &key_prefix.paused(), group).await?;
-    let memory: redis::InfoDict = redis::cmd("INFO")
-        .arg("memory")
-        .query_async(connection)
-        .await?;
-    Ok(GroupSeen {
-        backlog: all,
-        stream_entries,
-        is_paused: paused.is_some(),
-        oldest_spooled: oldest_spooled
-            .and_then(|oldest| (now - oldest).to_std().ok())
-            .unwrap_or_default(),
-        used_memory: memory.get("used_memory").unwrap_or(0),
-        max_memory: memory.get("maxmemory").unwrap_or(0),
-    })
 }

@@ -43,7 +43,7 @@ pub async fn notify(health: Arc<Health>, ended: CancellationToken) {
     loop {
         tokio::select! {
             biased;
-            () = ended.cancelled() => return,
+            () = ended.cancelled() => break,
             () = health.phase_changed() => {}
             _ = tick.tick() => {}
         }
@@ -52,6 +52,10 @@ pub async fn notify(health: Arc<Health>, ended: CancellationToken) {
         if let Err(error) = sd_notify::notify(&states) {
             debug!(%error, "systemd cannot be told");
         }
+    }
+    if !told.stopping {
+        // It is over in a moment, and so is whoever waits for it.
+        drop(sd_notify::notify(&[NotifyState::Stopping]));
     }
 }
 

@@ -28,9 +28,10 @@ use crate::{
     ledger_keeper::LedgerKeeper,
     metrics::Metrics,
     observer::{Observer, PATIENCE},
+    ops::Target,
     presence::Presence,
     reader::{PauseWatch, ReadError, Reader},
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoreTimeouts},
     tail::Tail,
     upkeep::Upkeep,
 };
@@ -315,14 +316,23 @@ impl Worker {
             metrics: Arc::clone(&metrics),
         };
         let observer = config.observe.map(|every| Observer {
-            link: new_link(RedisTimeouts {
-                connect: PATIENCE,
-                response: Some(PATIENCE),
-            }),
-            store: Store::new(config.database_url.clone(), config.store_timeouts()),
-            streams: streams.clone(),
-            group: config.group.clone(),
-            key_prefix: config.key_prefix.clone(),
+            target: Target {
+                link: new_link(RedisTimeouts {
+                    connect: PATIENCE / 2,
+                    response: Some(PATIENCE),
+                }),
+                key_prefix: config.key_prefix.clone(),
+                streams: config.key_prefix.streams(config.shards),
+                group: config.group.clone(),
+            },
+            store: Store::new(
+                config.database_url.clone(),
+                StoreTimeouts {
+                    connect: PATIENCE / 2,
+                    silence: PATIENCE,
+                    operation: PATIENCE,
+                },
+            ),
             every,
             in_flight: in_flight.clone(),
             stats: Arc::clone(&stats),

@@ -90,10 +90,12 @@ impl Scrape {
         self.families.entry(name.to_owned()).or_default()
     }
 
-    /// The sum of a metric's series that have these labels. Of a histogram, the number of its samples.
+    /// The sum of a metric's series that have these labels. Of a histogram, the number of its samples. NaN
+    /// while a worker that is just starting does not export it yet.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let family = self.families.get(name);
-        let family = family.unwrap_or_else(|| panic!("{name} is not exported"));
+        let Some(family) = self.families.get(name) else {
+            return f64::NAN;
+        };
         let has = |sample: &Sample| {
             let mut wanted = labels.iter();
             wanted.all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))

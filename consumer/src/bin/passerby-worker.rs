@@ -11,7 +11,10 @@ use passerby_consumer::{
     probe, systemd,
 };
 use passerby_shared::ErrorChain;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
@@ -106,19 +109,26 @@ impl Failure {
 }
 
 async fn run(config: WorkerConfig, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let signals = tokio::spawn(watch_signals(stop.clone()));
-    let ended = CancellationToken::new();
-    let _ended = ended.clone().drop_guard();
     let health = Arc::<Health>::default();
+    let ended = CancellationToken::new();
+    let mut watchers = JoinSet::new();
     // Before the worker: it registers its metrics when it is started.
     if let Some(address) = listen {
         let exporter = Exporter::bind(address).await?;
-        tokio::spawn(exporter.serve(Arc::clone(&health), ended.clone()));
+        watchers.spawn(exporter.serve(Arc::clone(&health), ended.clone()));
     }
     if systemd::is_listening() {
-        tokio::spawn(systemd::notify(Arc::clone(&health), ended));
+        watchers.spawn(systemd::notify(Arc::clone(&health), ended.clone()));
     }
+    let worked = work(config, health).await;
+    ended.cancel();
+    while watchers.join_next().await.is_some() {}
+    Ok(worked?)
+}
+
+async fn work(config: WorkerConfig, health: Arc<Health>) -> Result<(), WorkerError> {
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(watch_signals(stop.clone()));
     let worker = tokio::select! {
         worker = Worker::start_watched(config, health) => worker?,
         () = stop.cancelled() => return Ok(()),

@@ -41,12 +41,9 @@ pub enum Part {
 }
 
 impl Part {
-    /// Ready, or not ready for the reason that the error and its causes give.
-    pub(crate) fn of<T, E: std::error::Error>(done: &Result<T, E>) -> Self {
-        match done {
-            Ok(_) => Self::Ready,
-            Err(error) => Self::NotReady(passerby_shared::ErrorChain(error).to_string()),
-        }
+    /// Ready, unless there is a reason why not.
+    pub(crate) fn unless(reason: Option<String>) -> Self {
+        reason.map_or(Self::Ready, Self::NotReady)
     }
 
     fn reason(&self) -> Option<&str> {

@@ -4,26 +4,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use metrics::{Counter, Gauge, Histogram};
-use passerby_shared::{Backlog, Label, Metric, redis_connection::RedisRecovery};
+use passerby_shared::{Label, Metric, redis_connection::RedisRecovery};
 
 use super::*;
 use crate::{
     batch::Batch,
+    ops::{RedisStatus, StatusReport},
     store::{CommitReport, Fault, Reason, TableStats, first_timestamp_us},
 };
-
-/// What Redis tells of itself and of the group.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GroupSeen {
-    pub(crate) backlog: Backlog,
-    /// Entries in the streams.
-    pub(crate) stream_entries: u64,
-    pub(crate) is_paused: bool,
-    /// How long the oldest entry of any spool has waited.
-    pub(crate) oldest_spooled: Duration,
-    pub(crate) used_memory: u64,
-    pub(crate) max_memory: u64,
-}
 
 /// The series of one worker, registered with the recorder that was installed when it was started.
 pub(crate) struct Metrics {
@@ -99,8 +87,14 @@ struct GroupGauges {
     pending_entries: Gauge,
     oldest_pending_age: Gauge,
     stream_entries: Gauge,
-    paused: Gauge,
     oldest_spooled_age: Gauge,
+    /// In the order of [`STATE`].
+    rows: Vec<Gauge>,
+    /// In the order of [`Reason::ALL`].
+    waiting_dead_letters: Vec<Gauge>,
+    producers: Gauge,
+    workers: Gauge,
+    paused: Gauge,
     used_memory: Gauge,
     max_memory: Gauge,
 }
@@ -120,6 +114,14 @@ impl Metrics {
             let gauge = metric.gauge(&[]);
             gauge.set(f64::NAN);
             gauge
+        };
+        let unmeasured_each = |metric: Metric, label: Label| -> Vec<Gauge> {
+            let each = |value: &&'static str| {
+                let gauge = metric.gauge(&[(label.name, value)]);
+                gauge.set(f64::NAN);
+                gauge
+            };
+            label.values.iter().map(each).collect()
         };
         let labelled = |metric: Metric, label: Label, value| metric.counter(&[(label.name, value)]);
         BUILD_INFO
@@ -165,8 +167,12 @@ impl Metrics {
                 pending_entries: unmeasured(PENDING_ENTRIES),
                 oldest_pending_age: unmeasured(OLDEST_PENDING_AGE),
                 stream_entries: unmeasured(STREAM_ENTRIES),
-                paused: unmeasured(PAUSED),
                 oldest_spooled_age: unmeasured(OLDEST_SPOOLED_AGE),
+                rows: unmeasured_each(GROUP_ROWS, STATE),
+                waiting_dead_letters: unmeasured_each(WAITING_DEAD_LETTERS, REASON),
+                producers: unmeasured(PRODUCERS),
+                workers: unmeasured(WORKERS),
+                paused: unmeasured(PAUSED),
                 used_memory: unmeasured(REDIS_USED_MEMORY),
                 max_memory: unmeasured(REDIS_MAX_MEMORY),
             },
@@ -286,26 +292,74 @@ impl Metrics {
         self.store_failing.set(failing_for.as_secs_f64());
     }
 
-    /// Notes what Redis tells of the group; `None` when it does not answer, and nobody knows.
-    pub(crate) fn group_seen(&self, seen: Option<&GroupSeen>) {
+    /// Notes how the group stands. What a server did not tell is NaN: nobody knows.
+    pub(crate) fn group_seen(&self, report: &StatusReport, oldest_spooled: Option<Duration>) {
         let gauges = &self.group;
-        let is_up = f64::from(u8::from(seen.is_some()));
-        self.redis_up.set(is_up);
-        let number = |of: fn(&GroupSeen) -> u64| seen.map_or(f64::NAN, |seen| count(of(seen)));
-        let time =
-            |of: fn(&GroupSeen) -> Duration| seen.map_or(f64::NAN, |seen| of(seen).as_secs_f64());
-        gauges.backlog_entries.set(number(|s| s.backlog.entries()));
-        gauges.backlog_age.set(time(|s| s.backlog.age()));
-        gauges.lag_entries.set(number(|s| s.backlog.undelivered));
-        gauges.pending_entries.set(number(|s| s.backlog.pending));
-        gauges
-            .oldest_pending_age
-            .set(time(|s| s.backlog.pending_age()));
-        gauges.stream_entries.set(number(|s| s.stream_entries));
-        gauges.paused.set(number(|s| u64::from(s.is_paused)));
-        gauges.oldest_spooled_age.set(time(|s| s.oldest_spooled));
-        gauges.used_memory.set(number(|s| s.used_memory));
-        gauges.max_memory.set(number(|s| s.max_memory));
+        let redis = report.redis.as_ref();
+        let of_redis = |of: fn(&RedisStatus) -> f64| redis.map_or(f64::NAN, of);
+        self.redis_up.set(f64::from(u8::from(redis.is_some())));
+        for (gauge, value) in [
+            (
+                &gauges.backlog_entries,
+                of_redis(|r| count(r.backlog_entries())),
+            ),
+            (&gauges.backlog_age, of_redis(RedisStatus::backlog_seconds)),
+            (&gauges.lag_entries, of_redis(|r| count(r.undelivered()))),
+            (&gauges.pending_entries, of_redis(|r| count(r.pending()))),
+            (
+                &gauges.oldest_pending_age,
+                of_redis(RedisStatus::oldest_pending_seconds),
+            ),
+            (
+                &gauges.stream_entries,
+                of_redis(|r| count(r.streams.iter().map(|s| s.length).sum())),
+            ),
+            (&gauges.used_memory, of_redis(|r| count(r.used_memory))),
+            (
+                &gauges.max_memory,
+                of_redis(|r| count(r.max_memory.unwrap_or(0))),
+            ),
+            (
+                &gauges.producers,
+                of_redis(|r| count(r.live_producers().count() as u64)),
+            ),
+            (
+                &gauges.workers,
+                of_redis(|r| count(r.live_workers().count() as u64)),
+            ),
+            (
+                &gauges.paused,
+                of_redis(|r| f64::from(u8::from(r.paused.is_some()))),
+            ),
+        ] {
+            gauge.set(value);
+        }
+        let spooled = oldest_spooled.map_or(f64::NAN, |age| age.as_secs_f64());
+        gauges.oldest_spooled_age.set(spooled);
+        let rows = report.balance.map(|b| {
+            [
+                b.accepted + b.accepted_before,
+                b.dropped.accepted(),
+                b.buffered,
+                b.spooled,
+                b.unheard,
+                b.in_stream,
+                b.settled,
+                b.unaccounted,
+                b.surplus,
+            ]
+        });
+        for (at, gauge) in gauges.rows.iter().enumerate() {
+            gauge.set(rows.map_or(f64::NAN, |rows| count(rows[at])));
+        }
+        for (gauge, reason) in gauges.waiting_dead_letters.iter().zip(REASON.values) {
+            let waiting = report.store.as_ref().map_or(f64::NAN, |books| {
+                let letters = books.dead_letters.iter();
+                let of_reason = letters.filter(|letters| letters.reason == *reason);
+                count(of_reason.map(|letters| letters.waiting).sum())
+            });
+            gauge.set(waiting);
+        }
     }
 
     /// As [`Metrics::group_seen`], of Postgres and its tables.

@@ -215,7 +215,9 @@ async fn systemd_is_told_when_a_worker_is_ready_and_lives_and_stops() {
         let mut buffer = [0; 4096];
         loop {
             let receiving = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer));
-            let n_bytes = receiving.await.expect("systemd is told").unwrap();
+            let received = receiving.await;
+            let received = received.unwrap_or_else(|_| panic!("{what}: {}", worker.stderr()));
+            let n_bytes = received.unwrap();
             told = String::from_utf8_lossy(&buffer[..n_bytes]).into_owned();
             if told.contains(what) {
                 return told.clone();

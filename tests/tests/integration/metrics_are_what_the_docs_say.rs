@@ -7,8 +7,12 @@ use std::{
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use passerby_consumer::ops::{self, Target};
 use passerby_producer::Producer;
-use passerby_shared::{Metric, Series};
+use passerby_shared::{
+    Metric, Series,
+    redis_connection::{RedisLink, RedisTimeouts},
+};
 use passerby_tests::{
     Env, Family, Fault, GROUP, Scrape, WorkerBinary, eventually,
     fixtures::{detections, track},
@@ -219,6 +223,53 @@ async fn what_a_server_does_not_tell_is_not_a_number() {
             && scrape.value("consumer_connections_total", &[("server", "redis")]) > reconnects
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_metrics_say_of_the_group_is_what_status_says() {
+    let env = Env::start().await;
+    let producer = Producer::start(producer_config(&env, env.redis_url())).unwrap();
+    assert_eq!(producer.record_many(detections(0..200)).accepted, 200);
+    env.publish_entry(&[("p", b"no payload")]).await;
+    let worker = WorkerBinary::start_on(&env, &["--listen", "127.0.0.1:0"]).await;
+    let rows = |scrape: &Scrape, state| scrape.value("consumer_group_rows", &[("state", state)]);
+    let mut scrape = Scrape::default();
+    eventually("all is settled and told", async || {
+        scrape = worker.scrape().await;
+        rows(&scrape, "settled") == 200.0
+            && rows(&scrape, "accepted") == 200.0
+            && scrape.get("consumer_group_backlog_entries") == 0.0
+    })
+    .await;
+
+    let mut target = Target {
+        link: RedisLink::new(env.redis_url(), RedisTimeouts::default()),
+        key_prefix: env.key_prefix().clone(),
+        streams: vec![env.stream()],
+        group: GROUP.to_owned(),
+    };
+    let status = ops::status(&mut target, &mut env.store().await).await;
+    let balance = status.balance.unwrap();
+    for (state, of_status) in [
+        ("accepted", balance.accepted + balance.accepted_before),
+        ("dropped", balance.dropped.accepted()),
+        ("buffered", balance.buffered),
+        ("spooled", balance.spooled),
+        ("unheard", balance.unheard),
+        ("in-stream", balance.in_stream),
+        ("settled", balance.settled),
+        ("unaccounted", balance.unaccounted),
+        ("surplus", balance.surplus),
+    ] {
+        let of_status = f64::from(u32::try_from(of_status).unwrap());
+        assert_eq!(rows(&scrape, state), of_status, "{state}");
+    }
+    assert_eq!(scrape.get("consumer_group_producers"), 1.0);
+    assert_eq!(scrape.get("consumer_group_workers"), 1.0);
+    assert_eq!(scrape.get("consumer_group_paused"), 0.0);
+    assert_eq!(scrape.get("consumer_group_waiting_dead_letters"), 1.0);
+    let closing = tokio::task::spawn_blocking(move || producer.close(Duration::from_secs(10)));
+    closing.await.unwrap().unwrap();
 }
 
 #[tokio::test]
