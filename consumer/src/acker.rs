@@ -1,6 +1,6 @@
 //! Acknowledges what is settled, and nothing else.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
@@ -9,9 +9,12 @@ use passerby_shared::{
 use redis::RedisError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::{health::Turning, in_flight::InFlight, metrics::Metrics, store::Settled};
+use crate::{
+    batch::Origin, committer::Committed, health::Turning, in_flight::InFlight, metrics::Metrics,
+    timing::Timing,
+};
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -21,6 +24,8 @@ pub(crate) struct Acker {
     pub(crate) in_flight: InFlight,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) turning: Turning,
+    /// A batch that takes so long is worth a warning.
+    pub(crate) slow_batch: Duration,
     pub(crate) abort: CancellationToken,
 }
 
@@ -35,17 +40,19 @@ impl Acker {
     /// What Redis said, when an operator must act.
     pub(crate) async fn run(
         mut self,
-        mut settled: mpsc::Receiver<Settled>,
+        mut committed: mpsc::Receiver<Committed>,
     ) -> Result<(), RedisError> {
         loop {
             self.turning.waits();
-            let Some(first) = settled.recv().await else {
+            let Some(first) = committed.recv().await else {
                 return Ok(());
             };
-            let mut origins = first.into_origins();
+            let mut batches = Vec::new();
+            let mut origins = Vec::new();
+            take_in(first, &mut origins, &mut batches);
             // What else was settled meanwhile goes in the same command.
-            while let Ok(more) = settled.try_recv() {
-                origins.extend(more.into_origins());
+            while let Ok(more) = committed.try_recv() {
+                take_in(more, &mut origins, &mut batches);
             }
             let mut by_stream = HashMap::<Arc<StreamKey>, Vec<EntryId>>::new();
             for origin in &origins {
@@ -59,6 +66,19 @@ impl Acker {
             }
             self.in_flight.remove(&origins);
             self.metrics.acked(origins.len());
+            for (timing, of_batch) in batches {
+                self.note(&timing, &origins[of_batch]);
+            }
+        }
+    }
+
+    /// Notes where a batch's time went, and says so when it was slow.
+    fn note(&self, timing: &Timing, origins: &[Origin]) {
+        let stages = timing.acked();
+        self.metrics.batch_acked(&stages);
+        if stages.elapsed >= self.slow_batch {
+            let id = |origin: Option<&Origin>| origin.map(|origin| origin.id);
+            stages.log(id(origins.first()), id(origins.last()), origins.len());
         }
     }
 
@@ -68,10 +88,16 @@ impl Acker {
         by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
     ) -> Result<bool, RedisError> {
         let mut backoff = Duration::from_millis(50);
+        let mut n_failures = 0_u32;
         loop {
             self.turning.turns();
             let failure = match self.try_ack(by_stream).await {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    if n_failures > 0 {
+                        info!(n_failures, "acknowledging again");
+                    }
+                    return Ok(true);
+                }
                 Err(AckError::Connect(error)) => {
                     self.metrics.ack_failed(RedisRecovery::Reconnect);
                     ErrorChain(&error).to_string()
@@ -88,7 +114,11 @@ impl Acker {
                     }
                 }
             };
-            warn!(error = failure, "acknowledging failed: trying again");
+            n_failures += 1;
+            warn!(
+                error = failure,
+                n_failures, "acknowledging failed: trying again"
+            );
             self.turning.waits();
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
@@ -112,6 +142,19 @@ impl Acker {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// Adds a batch's entries to all that are to be acknowledged.
+fn take_in(
+    committed: Committed,
+    origins: &mut Vec<Origin>,
+    batches: &mut Vec<(Timing, Range<usize>)>,
+) {
+    let begin = origins.len();
+    origins.extend(committed.settled.into_origins());
+    if let Some(timing) = committed.timing {
+        batches.push((timing, begin..origins.len()));
     }
 }
 

@@ -267,6 +267,11 @@ pub struct WorkerArgs {
         default_value = "50"
     )]
     dead_letter_limit: u8,
+    /// Warn of a batch that takes so long from its delivery to its acknowledgement, and say what it was slow
+    /// at.
+    #[arg(long, env = "PASSERBY_SLOW_BATCH", value_name = "TIME", default_value = "1s",
+          value_parser = parse_duration)]
+    slow_batch: Duration,
     /// Stop when nothing is left to do: no new entry, and none pending with any worker.
     #[arg(long, env = "PASSERBY_DRAIN", value_parser = BoolishValueParser::new())]
     drain: bool,
@@ -309,6 +314,7 @@ impl TryFrom<WorkerArgs> for WorkerConfig {
             retention: args.retention,
             consumer_expiry: args.consumer_expiry,
             dead_letter_limit: args.dead_letter_limit,
+            slow_batch: args.slow_batch,
             drain: args.drain,
             migrate: !args.no_migrate,
             ..defaults

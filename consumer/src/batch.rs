@@ -6,7 +6,10 @@ use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{EntryId, IdempotencyKey, Session, StreamKey, Track};
 
-use crate::store::{DeadLetter, Reason};
+use crate::{
+    store::{DeadLetter, Reason},
+    timing::Timing,
+};
 
 mod builder;
 
@@ -65,6 +68,8 @@ pub struct Batch {
     n_detections: usize,
     /// Some entry may be in the ledger already: it was redelivered, or is being repeated.
     pub(crate) may_be_known: bool,
+    /// Where its time went; `None` of one that did not come through a stream.
+    pub(crate) timing: Option<Timing>,
 }
 
 impl Batch {
@@ -104,6 +109,7 @@ impl Batch {
             twins: Vec::new(),
             n_detections: 0,
             may_be_known: true,
+            timing: self.timing,
             entries: second,
         };
         let rest = Self {
@@ -177,6 +183,7 @@ impl Batch {
             twins: Vec::new(),
             n_detections: 0,
             may_be_known: true,
+            timing: None,
         };
         let entries = self.entries.first().map(|entry| BatchEntry {
             key: entry.key,

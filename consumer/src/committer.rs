@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use passerby_shared::{EntryId, ErrorChain, StreamKey};
+use passerby_shared::{EntryId, StreamKey};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -25,6 +25,8 @@ use crate::{
     metrics::Metrics,
     stats::WorkerStats,
     store::{CommitError, CommitReport, DeadLetter, Reason, Recovery, Settled, Store, StoreError},
+    timing::Timing,
+    trouble::said_without_values,
 };
 
 /// Rows that Postgres refuses by name, after which a batch is halved: each costs a COPY of the others.
@@ -40,9 +42,16 @@ const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// After so many time-outs in a row a batch is halved.
 const MAX_TIMEOUTS: u32 = 2;
 
+/// What is to be acknowledged, and where its time has gone so far.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) settled: Settled,
+    pub(crate) timing: Option<Timing>,
+}
+
 /// What became of a batch, or of a part of one.
 enum Outcome {
-    Settled(Settled),
+    Settled(Box<Committed>),
     /// The grace period ended.
     Aborted,
     /// It takes too long, or too many of its rows are refused, to be dealt with in one piece.
@@ -65,7 +74,7 @@ struct Refusals {
 pub(crate) struct Committer {
     pub(crate) store: Store,
     pub(crate) batches: Arc<Mutex<mpsc::Receiver<Batch>>>,
-    pub(crate) settled: mpsc::Sender<Settled>,
+    pub(crate) settled: mpsc::Sender<Committed>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: DeadLetterGuard,
@@ -100,6 +109,9 @@ impl Committer {
     /// Parts with something refused in them wait until all others are tried: only then is it known
     /// whether what is refused is an exception.
     async fn commit(&mut self, mut batch: Batch) -> Result<bool, WorkerError> {
+        if let Some(timing) = &mut batch.timing {
+            timing.taken();
+        }
         let (of_entries, of_rows) = batch.n_first_hand();
         let mut refusals = Refusals {
             n_rows: 0,
@@ -127,9 +139,9 @@ impl Committer {
             let n_entries = part.entries().len();
             match self.commit_part(part, is_last_try, &mut refusals).await? {
                 // The acker ends after the committers, or the worker is being torn down.
-                Outcome::Settled(settled) => {
+                Outcome::Settled(committed) => {
                     self.turning.waits();
-                    if self.settled.send(settled).await.is_err() {
+                    if self.settled.send(*committed).await.is_err() {
                         return Ok(false);
                     }
                 }
@@ -222,8 +234,13 @@ impl Committer {
                     if n_failures > 0 {
                         info!(n_failures, "storing in Postgres again");
                     }
-                    self.committed(&batch, report, started.elapsed());
-                    return Ok(Outcome::Settled(settled));
+                    let elapsed = started.elapsed();
+                    self.committed(&batch, report, elapsed);
+                    let timing = batch.timing.map(|mut timing| {
+                        timing.committed(elapsed, report.times, report.detections);
+                        timing
+                    });
+                    return Ok(Outcome::Settled(Box::new(Committed { settled, timing })));
                 }
                 Ok(None) => return Ok(Outcome::Mended(Box::new(batch))),
                 Err(failure) => failure,
@@ -307,13 +324,17 @@ fn log_failure(failure: &StoreError, n_failures: u32, n_rows: usize) {
     if !n_failures.is_power_of_two() {
         return;
     }
-    let error = ErrorChain(failure);
+    let error = failure.trouble().message;
     // Nothing is lost, but waiting alone does not mend a full disk or a worn-out connection limit.
     match failure.advice().filter(|_| failure.is_out_of_resources()) {
         Some(advice) => error!(
-            %error, n_failures, n_rows, advice, "commit failed: trying the same batch again"
+            error,
+            n_failures, n_rows, advice, "commit failed: trying the same batch again"
         ),
-        None => warn!(%error, n_failures, n_rows, "commit failed: trying the same batch again"),
+        None => warn!(
+            error,
+            n_failures, n_rows, "commit failed: trying the same batch again"
+        ),
     }
 }
 
@@ -348,7 +369,7 @@ fn row_letter(entry: &BatchEntry, row_idx: usize, row: &RefusedRow) -> DeadLette
             .map(|origin| tracing::field::display(origin.id)),
         row_idx,
         sqlstate = row.sqlstate,
-        error = row.message,
+        error = said_without_values(&row.sqlstate, &row.message),
         "row refused by Postgres: dead-lettered"
     );
     let (kind, fields) = decoder::single_row(&entry.fields, row_idx);
@@ -369,7 +390,7 @@ fn refuse_entry(batch: &mut Batch, error: &StoreError) {
                 .as_ref()
                 .map(|origin| tracing::field::display(origin.id)),
             sqlstate = db.code().code(),
-            error = db.message(),
+            error = said_without_values(db.code().code(), db.message()),
             "entry refused by Postgres: dead-lettered"
         );
         refused(entry, db.code().code(), db.message(), entry.fields.clone())

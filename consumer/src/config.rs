@@ -64,6 +64,9 @@ pub struct WorkerConfig {
     /// A server that has been silent for so long, where an answer is due, is given up: the same work
     /// is tried again on a new connection.
     pub server_timeout: Duration,
+    /// A batch that takes so long, from the delivery of its first entry to its acknowledgement, is worth a
+    /// warning that says what it was slow at.
+    pub slow_batch: Duration,
     /// Look at both servers so often, on connections of its own, for metrics and health; `None` for never.
     pub observe: Option<Duration>,
     /// A loop of the worker that is at the same thing for so long is stuck, and the worker no longer
@@ -99,6 +102,7 @@ impl WorkerConfig {
             drain: false,
             migrate: true,
             server_timeout: StoreTimeouts::default().silence,
+            slow_batch: Duration::from_secs(1),
             observe: None,
             stuck_after: None,
         }

@@ -19,8 +19,9 @@ use tracing::warn;
 use crate::{
     batch::{Batch, BatchBuilder, Origin, RawFields},
     health::Turning,
-    reply::Delivered,
+    reply::{Delivered, Read},
     store::{DeadLetter, Reason},
+    timing::{Lap, Timing},
 };
 
 /// The field that says which dead letter an entry was put back from. What an operator puts back and Postgres
@@ -36,18 +37,14 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Runs until the reader is gone and everything it sent has been passed on.
-    pub(crate) async fn run(
-        self,
-        mut entries: mpsc::Receiver<Vec<Delivered>>,
-        batches: mpsc::Sender<Batch>,
-    ) {
+    pub(crate) async fn run(self, mut reads: mpsc::Receiver<Read>, batches: mpsc::Sender<Batch>) {
         let mut batch = BatchBuilder::default();
         let mut closes_at = None;
         loop {
             self.turning.waits();
             let next = match closes_at {
-                None => entries.recv().await,
-                Some(at) => match tokio::time::timeout_at(at, entries.recv()).await {
+                None => reads.recv().await,
+                Some(at) => match tokio::time::timeout_at(at, reads.recv()).await {
                     Ok(next) => next,
                     Err(_) => {
                         closes_at = None;
@@ -62,14 +59,19 @@ impl Decoder {
                     }
                 },
             };
-            let Some(delivered) = next else { break };
+            let Some(read) = next else { break };
             self.turning.turns();
-            for entry in delivered {
+            let mut lap = Lap::begin();
+            for entry in read.entries {
+                batch
+                    .timing
+                    .get_or_insert_with(|| Timing::of(read.at, read.took));
                 decode(&mut batch, entry);
                 if batch.n_rows() >= self.batch_rows.get()
                     || batch.n_bytes() >= self.batch_bytes.get()
                 {
                     closes_at = None;
+                    batch.decoded(lap.next());
                     let full = std::mem::replace(
                         &mut batch,
                         BatchBuilder::with_capacity(self.batch_rows.get().min(20_000) * 192),
@@ -80,8 +82,10 @@ impl Decoder {
                         return;
                     }
                     self.turning.turns();
+                    lap = Lap::begin();
                 }
             }
+            batch.decoded(lap.next());
             if closes_at.is_none() && !batch.is_empty() {
                 closes_at = Some(Instant::now() + self.linger);
             }
@@ -175,7 +179,6 @@ fn dead_letter_entry(
         stream = %origin.stream,
         entry_id = %origin.id,
         reason = reason.as_str(),
-        error = message,
         "entry dead-lettered"
     );
     // All that is asked of the fields from here on is where the entry came from.

@@ -26,7 +26,7 @@ use crate::{
     in_flight::InFlight,
     metrics::Metrics,
     pause, reclaimer,
-    reply::{self, Claimed, Delivered, UnexpectedReply},
+    reply::{self, Claimed, Delivered, Read, UnexpectedReply},
     stats::WorkerStats,
     suspects,
     tail::Tail,
@@ -152,7 +152,7 @@ impl Reader {
     /// [`ReadError`] when an operator must act; everything else is waited out.
     pub(crate) async fn run(
         mut self,
-        entries: mpsc::Sender<Vec<Delivered>>,
+        entries: mpsc::Sender<Read>,
         stop: CancellationToken,
     ) -> Result<(), ReadError> {
         // Entries may have been delivered to a process of the same name before us.
@@ -176,6 +176,7 @@ impl Reader {
                 phase = Phase::CLAIM;
             }
             let was_new = phase == Phase::New;
+            let begun = Instant::now();
             let stepped = match self.look_for_pause().await {
                 Ok(()) if self.pause.is_on => Ok(None),
                 Ok(()) => self.step(&mut phase, count).await.map(Some),
@@ -195,7 +196,7 @@ impl Reader {
                     let fresh = self.keep_fresh(delivered);
                     if !fresh.is_empty() {
                         count = self.count_for(&fresh, count);
-                        if !self.pass_on(fresh, &entries, &stop).await {
+                        if !self.pass_on(fresh, begun.elapsed(), &entries, &stop).await {
                             return Ok(());
                         }
                     } else if self.drain && nothing_new && was_new {
@@ -270,12 +271,15 @@ impl Reader {
     async fn pass_on(
         &mut self,
         mut delivered: Vec<Delivered>,
-        entries: &mpsc::Sender<Vec<Delivered>>,
+        took: Duration,
+        entries: &mpsc::Sender<Read>,
         stop: &CancellationToken,
     ) -> bool {
+        let at = Instant::now();
+        let read = |entries| Read { entries, at, took };
         let suspects = self.take_suspects(&mut delivered).await;
         self.turning.waits();
-        if !delivered.is_empty() && entries.send(delivered).await.is_err() {
+        if !delivered.is_empty() && entries.send(read(delivered)).await.is_err() {
             return false;
         }
         let mut left = suspects;
@@ -287,7 +291,7 @@ impl Reader {
                 return false;
             }
             let suspect = left.pop().into_iter().collect();
-            if entries.send(suspect).await.is_err() {
+            if entries.send(read(suspect)).await.is_err() {
                 return false;
             }
             if left.is_empty() {

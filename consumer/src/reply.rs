@@ -3,10 +3,11 @@
 //! redis-rs' `StreamReadReply` clones the whole reply before it reads it, keeps each entry's fields
 //! in a hash map, and so loses fields that occur twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use passerby_shared::{EntryId, StreamKey};
 use redis::Value;
+use tokio::time::Instant;
 
 use crate::batch::{Origin, RawFields};
 
@@ -28,6 +29,16 @@ impl Delivered {
             .map(|(name, value)| name.len() + value.len())
             .sum()
     }
+}
+
+/// What one read delivered.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) entries: Vec<Delivered>,
+    /// When.
+    pub(crate) at: Instant,
+    /// How long the read took, the wait for something to read included.
+    pub(crate) took: Duration,
 }
 
 /// A page of the pending entries list, taken over.

@@ -3,13 +3,23 @@
 use std::error::Error;
 
 use chrono::Utc;
-use passerby_shared::redis_connection::ConnectError;
+use passerby_shared::{ErrorChain, redis_connection::ConnectError};
 use redis::RedisError;
 
 use crate::{MostlyBad, WorkerError, presence::Trouble, reader::ReadError, store::StoreError};
 
-/// Classes of SQLSTATE whose messages speak of the server and not of rows.
-const OF_THE_SERVER: [&str; 10] = ["08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57"];
+/// Classes of SQLSTATE whose messages have no value of a row: they speak of the server, or name a constraint.
+const WITHOUT_VALUES: [&str; 11] = [
+    "08", "23", "25", "28", "3D", "3F", "40", "42", "53", "55", "57",
+];
+
+/// What the server says, without what it says of rows: never its DETAIL, and its message only where that has
+/// no value.
+pub(crate) fn said_without_values<'a>(sqlstate: &str, message: &'a str) -> Option<&'a str> {
+    let mut safe = WITHOUT_VALUES.iter();
+    safe.any(|class| sqlstate.starts_with(class))
+        .then_some(message)
+}
 
 impl StoreError {
     /// What operators are told of it.
@@ -22,8 +32,7 @@ impl StoreError {
         let (class, said) = match self.db_error() {
             Some(db) => {
                 let code = db.code().code();
-                let is_safe = OF_THE_SERVER.iter().any(|class| code.starts_with(class));
-                (code.to_owned(), is_safe.then(|| db.message()))
+                (code.to_owned(), said_without_values(code, db.message()))
             }
             None if matches!(self, Self::TimedOut { .. }) => ("timeout".to_owned(), None),
             None if self.source().is_some() => ("connection".to_owned(), None),
@@ -47,6 +56,17 @@ impl ReadError {
 }
 
 impl WorkerError {
+    /// The error and its causes, without any value of a row that the server may quote.
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Store(error) if error.db_error().is_some() => {
+                let Trouble { class, message, .. } = error.trouble();
+                format!("{self}: {message} (SQLSTATE {class})")
+            }
+            _ => ErrorChain(self).to_string(),
+        }
+    }
+
     /// What operators are told of it.
     pub(crate) fn trouble(&self) -> Trouble {
         match self {

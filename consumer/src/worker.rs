@@ -290,6 +290,7 @@ impl Worker {
             in_flight: in_flight.clone(),
             metrics: Arc::clone(&metrics),
             turning: health.watch("acker"),
+            slow_batch: config.slow_batch,
             abort: abort.clone(),
         };
         let heartbeat = Heartbeat {

@@ -127,7 +127,8 @@ impl WorkerBinary {
     /// What it has written on stderr so far.
     pub fn stderr(&self) -> String {
         // The position is shared with the program, which is about to write there.
-        let mut text = vec![0; 64 * 1024];
+        let n_bytes = self.stderr.metadata().unwrap().len();
+        let mut text = vec![0; usize::try_from(n_bytes).unwrap()];
         let n_bytes = self.stderr.read_at(&mut text, 0).unwrap();
         String::from_utf8_lossy(&text[..n_bytes]).into_owned()
     }

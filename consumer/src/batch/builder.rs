@@ -1,6 +1,9 @@
 //! Builds a batch entry by entry.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{Detection, DetectionRef, IdempotencyKey, Session, Track};
@@ -9,6 +12,7 @@ use super::{Batch, BatchEntry, Origin, RawFields};
 use crate::{
     decoder::FIELD_REQUEUED,
     store::{CopyBuffer, DeadLetter},
+    timing::Timing,
 };
 
 /// Builds a [`Batch`] entry by entry.
@@ -29,6 +33,7 @@ pub struct BatchBuilder {
     n_detections: usize,
     n_raw_bytes: usize,
     may_be_known: bool,
+    pub(crate) timing: Option<Timing>,
     /// What the entry under construction has so far.
     session_ids: Vec<String>,
     bad_rows: Vec<usize>,
@@ -64,6 +69,13 @@ impl BatchBuilder {
     /// Whether an entry with this key is in the batch.
     pub fn contains(&self, key: IdempotencyKey) -> bool {
         self.keys.contains(&key)
+    }
+
+    /// Notes how long decoding has taken.
+    pub(crate) fn decoded(&mut self, took: Duration) {
+        if let Some(timing) = &mut self.timing {
+            timing.decoded(took);
+        }
     }
 
     /// Adds an entry of which another copy is in the batch already.
@@ -167,7 +179,10 @@ impl BatchBuilder {
     }
 
     /// The batch.
-    pub fn build(self) -> Batch {
+    pub fn build(mut self) -> Batch {
+        if let Some(timing) = &mut self.timing {
+            timing.built();
+        }
         Batch {
             entries: self.entries,
             tuples: self.tuples.freeze(),
@@ -178,6 +193,7 @@ impl BatchBuilder {
             twins: self.twins,
             n_detections: self.n_detections,
             may_be_known: self.may_be_known,
+            timing: self.timing,
         }
     }
 

@@ -1,14 +1,14 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use passerby_consumer::{
     Health, Worker, WorkerConfig, WorkerError,
     args::InvalidArgs,
-    command_line::{LogFormat, WorkerCommandLine},
+    command_line::WorkerCommandLine,
     config_file::{self, CommandLine, CommandLineError, Program},
     exporter::{Exporter, ExporterError},
-    probe, systemd,
+    logs, probe, systemd,
 };
 use passerby_shared::ErrorChain;
 use tokio::{
@@ -17,7 +17,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let line = match config_file::read::<WorkerCommandLine>(Program::Worker, &[]) {
@@ -26,9 +25,10 @@ fn main() -> ExitCode {
         Err(CommandLineError::File(error)) => return usage(&ErrorChain(&error).to_string()),
     };
     let cli = &line.args;
-    if let Err(error) = init_logs(&cli.log, cli.log_format) {
-        return usage(&format!("--log: {error}"));
-    }
+    let repetitions = match logs::init(&cli.log, cli.log_format) {
+        Ok(repetitions) => repetitions,
+        Err(error) => return usage(&format!("--log: {error}")),
+    };
     if cli.check_ready {
         return check_ready(cli.listen);
     }
@@ -53,15 +53,24 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("start the runtime: {error}")),
     };
-    match runtime.block_on(run(config, cli.listen)) {
+    let ended = runtime.block_on(async {
+        tokio::spawn(repetitions.clone().keep_telling());
+        run(config, cli.listen).await
+    });
+    repetitions.tell_counted(true);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let advice = match failure.advice() {
                 Some(advice) => format!("; {advice}"),
                 None => String::new(),
             };
+            let what = match &failure {
+                Failure::Worker(error) => error.without_values(),
+                Failure::Exporter(error) => ErrorChain(error).to_string(),
+            };
             let code = failure.exit_code();
-            fail(&format!("{}{advice}", ErrorChain(&failure)));
+            fail(&format!("{what}{advice}"));
             code
         }
     }
@@ -157,22 +166,6 @@ async fn watch_signals(stop: CancellationToken) {
         }
         stop.cancel();
     }
-}
-
-fn init_logs(
-    filter: &str,
-    format: LogFormat,
-) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => logs.with_target(false).init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
-    }
-    Ok(())
 }
 
 /// The settings that hold, as a file that says the same.

@@ -11,6 +11,7 @@ use crate::{
     batch::Batch,
     ops::{RedisStatus, StatusReport},
     store::{CommitReport, Fault, Reason, TableStats, first_timestamp_us},
+    timing::Stages,
 };
 
 /// The series of one worker, registered with the recorder that was installed when it was started.
@@ -29,6 +30,8 @@ pub(crate) struct Metrics {
     /// In the order of [`Fault::ALL`].
     commit_failures: Vec<Counter>,
     commit_seconds: Histogram,
+    /// In the order of [`STAGE`].
+    stages: Vec<Histogram>,
     batch_rows: Histogram,
     capture_to_commit: Histogram,
     record_to_commit: Histogram,
@@ -148,6 +151,11 @@ impl Metrics {
                 .map(|fault| labelled(COMMIT_FAILURES, CLASS, fault.as_str()))
                 .into(),
             commit_seconds: COMMIT_SECONDS.histogram(&[]),
+            stages: STAGE
+                .values
+                .iter()
+                .map(|stage| STAGE_SECONDS.histogram(&[(STAGE.name, stage)]))
+                .collect(),
             batch_rows: BATCH_ROWS.histogram(&[]),
             capture_to_commit: CAPTURE_TO_COMMIT_SECONDS.histogram(&[]),
             record_to_commit: RECORD_TO_COMMIT_SECONDS.histogram(&[]),
@@ -250,6 +258,23 @@ impl Metrics {
                 let ms = origin.id.ms.cast_signed();
                 record(&self.stream_to_commit, ms.saturating_mul(1_000));
             }
+        }
+    }
+
+    pub(crate) fn batch_acked(&self, stages: &Stages) {
+        let times = [
+            stages.decode,
+            stages.fill,
+            stages.queue,
+            stages.retry,
+            stages.begin,
+            stages.copy,
+            stages.others,
+            stages.commit,
+            stages.ack,
+        ];
+        for (histogram, time) in self.stages.iter().zip(times) {
+            histogram.record(time);
         }
     }
 

@@ -32,7 +32,10 @@ use super::{
     sessions::{self, Joining},
     tracks,
 };
-use crate::batch::{Batch, Origin};
+use crate::{
+    batch::{Batch, Origin},
+    timing::Lap,
+};
 
 /// Proof that entries need no further delivery: stored, or written to the dead letters.
 ///
@@ -81,6 +84,21 @@ pub struct CommitReport {
     pub dead_letters: usize,
     /// Of these, how many have which reason.
     pub reasons: ReasonCounts,
+    /// What it took.
+    pub times: CommitTimes,
+}
+
+/// How long the parts of a commit took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitTimes {
+    /// A connection, partitions, BEGIN and the ledger's keys.
+    pub begin: Duration,
+    /// The COPY.
+    pub copy: Duration,
+    /// Tracks, sessions and dead letters.
+    pub others: Duration,
+    /// COMMIT.
+    pub commit: Duration,
 }
 
 impl CommitReport {
@@ -146,6 +164,7 @@ impl Store {
     ///
     /// A dropped call leaves the same doubt as an error, and the same remedy.
     pub async fn commit(&mut self, batch: &Batch) -> Result<(Settled, CommitReport), CommitError> {
+        let mut lap = Lap::begin();
         let mut connection = self.begin().await?;
         let limit = self.limit();
         let (url, timeouts) = (self.url().clone(), self.timeouts());
@@ -156,14 +175,15 @@ impl Store {
                 partitions.ensure(&mut connection, &batch.days).await?;
             }
             if !batch.may_be_known {
-                if let Some(report) = fast_path(&mut connection, batch, &mut copying).await? {
+                let stored = fast_path(&mut connection, batch, &mut copying, &mut lap).await?;
+                if let Some(report) = stored {
                     return Ok(report);
                 }
                 // Its COPY was refused, which leaves the driver out of step with the server; and what it
                 // holds is released when it ends.
                 connection = Connection::open(&url, timeouts).await?;
             }
-            careful_path(&mut connection, batch, &mut copying).await
+            careful_path(&mut connection, batch, &mut copying, &mut lap).await
         })
         .await;
         match self.end(connection, done) {
@@ -202,7 +222,17 @@ impl Store {
             let all: Vec<usize> = (0..batch.entries().len()).collect();
             let prepared = connection.prepared().await?;
             let joining = begin(&connection, &prepared, batch, &all).await?;
-            write_rows(&connection, &prepared, batch, &all, joining, &mut copying).await?;
+            let lap = &mut Lap::begin();
+            write_rows(
+                &connection,
+                &prepared,
+                batch,
+                &all,
+                joining,
+                &mut copying,
+                lap,
+            )
+            .await?;
             // What is deferred to the commit would otherwise never be heard of.
             let ending = "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK";
             let ending = connection.client.batch_execute(ending);
@@ -219,6 +249,7 @@ async fn fast_path(
     connection: &mut Connection,
     batch: &Batch,
     copying: &mut Option<Vec<usize>>,
+    lap: &mut Lap,
 ) -> Result<Option<CommitReport>, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
@@ -259,6 +290,7 @@ async fn fast_path(
         entries: all.len(),
         ..CommitReport::default()
     };
+    report.times.begin = lap.next();
     if let Some(copy) = copy? {
         *copying = Some(all.clone());
         if joining.is_done() && batch.is_only_detections() {
@@ -267,16 +299,21 @@ async fn fast_path(
             let (copied, committed) = copy.send_then(pieces, committing).await;
             report.detections = copied?;
             *copying = None;
+            report.times.copy = lap.next();
             answer(connection.silence, "commit", committed).await?;
+            report.times.commit = lap.next();
             return Ok(Some(report));
         }
         report.detections = copy.send(pieces).await?;
         *copying = None;
     }
+    report.times.copy = lap.next();
     write_others(connection, &prepared, batch, &all, joining, &mut report).await?;
     report.dead_lettered(write_dead_letters(connection, batch, &all).await?);
+    report.times.others = lap.next();
     let written = Written::of(batch, &all, &[], report.detections);
     commit(connection, &prepared, books_row, written).await?;
+    report.times.commit = lap.next();
     Ok(Some(report))
 }
 
@@ -285,6 +322,7 @@ async fn careful_path(
     connection: &mut Connection,
     batch: &Batch,
     copying: &mut Option<Vec<usize>>,
+    lap: &mut Lap,
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
@@ -304,11 +342,18 @@ async fn careful_path(
         .copied()
         .filter(|&at| new.contains(&batch.entries()[at].key))
         .partition(|&at| batch.entries()[at].is_older_than(horizon));
-    let mut report = write_rows(connection, &prepared, batch, &included, joining, copying).await?;
+    let begin = lap.next();
+    let mut report = write_rows(
+        connection, &prepared, batch, &included, joining, copying, lap,
+    )
+    .await?;
+    report.times.begin = begin;
     report.dead_lettered(write_dead_letters(connection, batch, &included).await?);
     report.dead_lettered(write_too_old(connection, batch, &too_old, horizon).await?);
+    report.times.others = lap.next();
     let written = Written::of(batch, &included, &too_old, report.detections);
     commit(connection, &prepared, books_row, written).await?;
+    report.times.commit = lap.next();
     report.entries = included.len() + too_old.len();
     report.duplicates = all.len() - report.entries;
     Ok(report)
@@ -361,6 +406,7 @@ async fn write_rows(
     included: &[usize],
     joining: Joining,
     copying: &mut Option<Vec<usize>>,
+    lap: &mut Lap,
 ) -> Result<CommitReport, StoreError> {
     let mut report = CommitReport::default();
     let pieces = pieces(batch, included);
@@ -371,6 +417,7 @@ async fn write_rows(
         report.detections = copy.send(pieces).await?;
         *copying = None;
     }
+    report.times.copy = lap.next();
     write_others(connection, prepared, batch, included, joining, &mut report).await?;
     Ok(report)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio_postgres::{Client, Config, NoTls, Statement, config::SslMode};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     DatabaseUrl, StoreError,
@@ -200,13 +200,23 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// An operation that takes so long is worth a warning.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Waits for an operation, no longer than `limit`.
 pub(super) async fn within<T>(
     doing: &'static str,
     limit: Duration,
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, operation).await {
+    let begun = tokio::time::Instant::now();
+    let done = tokio::time::timeout(limit, operation).await;
+    // A commit is told of with its batch.
+    if begun.elapsed() >= SLOW && doing != "commit" {
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        warn!(doing, elapsed_ms, "slow operation on Postgres");
+    }
+    match done {
         Ok(done) => done,
         Err(_) => Err(StoreError::TimedOut {
             doing: doing.into(),

@@ -42,7 +42,7 @@ mod tracks;
 mod whereabouts;
 
 pub use books::{ReasonCount, StoreBooks};
-pub use commit::{CommitError, CommitReport, Settled};
+pub use commit::{CommitError, CommitReport, CommitTimes, Settled};
 pub use comparison::ComparisonTable;
 pub use connection::{Store, StoreTimeouts};
 pub use copy::CopyBuffer;

@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 
 use chrono::{Days, NaiveDate, Utc};
-use passerby_shared::ErrorChain;
 use tokio_postgres::{Client, error::SqlState};
 use tracing::{info, warn};
 
@@ -81,7 +80,7 @@ impl KnownPartitions {
                     Err(error) if error.recovery() == Recovery::DeadLetter => {
                         warn!(
                             %day,
-                            error = %ErrorChain(&error),
+                            error = error.trouble().message,
                             "rows go to the default partition: theirs cannot be made"
                         );
                     }

@@ -21,6 +21,7 @@ mod hands_have_altered_things;
 mod health_is_told;
 mod ingest_stores_nothing_twice;
 mod ledgers_forget_safely;
+mod logs_say_enough_and_no_more;
 mod memory_is_bounded;
 mod metrics_are_what_the_docs_say;
 mod migrations_run_once;

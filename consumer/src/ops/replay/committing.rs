@@ -13,13 +13,13 @@ use super::ReplayReport;
 use crate::{
     WorkerError,
     batch::Batch,
-    committer::Committer,
+    committer::{Committed, Committer},
     dead_letter_guard::DeadLetterGuard,
     health::Health,
     metrics::Metrics,
     ops::OpsError,
     stats::WorkerStats,
-    store::{DatabaseUrl, Settled, Store, StoreTimeouts},
+    store::{DatabaseUrl, Store, StoreTimeouts},
 };
 
 /// As a worker's default.
@@ -27,7 +27,7 @@ const DEAD_LETTER_LIMIT: u8 = 50;
 
 pub(super) struct Committing {
     batches: mpsc::Sender<Batch>,
-    settled: mpsc::Receiver<Settled>,
+    settled: mpsc::Receiver<Committed>,
     stats: Arc<WorkerStats>,
     committer: JoinHandle<Result<(), WorkerError>>,
     /// A committer whose batches nobody waits for ends.
@@ -71,10 +71,10 @@ impl Committing {
         let before = self.stats.report();
         let sent = self.batches.send(batch).await;
         while sent.is_ok() && n_open > 0 {
-            let Some(settled) = self.settled.recv().await else {
+            let Some(committed) = self.settled.recv().await else {
                 break;
             };
-            n_open = n_open.saturating_sub(settled.into_origins().len());
+            n_open = n_open.saturating_sub(committed.settled.into_origins().len());
         }
         let now = self.stats.report();
         report.replayed += now.entries - before.entries;
