@@ -4,34 +4,35 @@
 //! tests hold that folder equal to what stands here, and every output that they see to its schema.
 
 use passerby_consumer::{
-    ops::{ClaimReport, ConsumersReport, EntryReport, PendingReport, Tapped, TrimReport},
+    ops::{
+        ClaimReport, ConsumersReport, DoctorReport, EntryReport, PendingReport, Tapped, TrimReport,
+    },
     store::{Demographics, MigrationReport},
 };
 use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{consumers, pause, query, replay, spool, status};
+use crate::commands::{config, consumers, query, replay, spool};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("claim", of::<ClaimReport>()),
+        ("config-show", of::<config::Settings>()),
+        ("doctor", of::<DoctorReport>()),
         ("consumers-list", of::<ConsumersReport>()),
         ("consumers-retire", of::<consumers::RetireReport>()),
         ("entry", of::<EntryReport>()),
         ("migrate", of::<MigrationReport>()),
-        ("pause", of::<pause::Steered>()),
         ("pending", of::<PendingReport>()),
         ("query-demographics", of::<Demographics>()),
         ("query-detections", of::<Detection>()),
         ("query-tracks", of::<query::ListedTrack>()),
         ("replay", of::<replay::Replayed>()),
-        ("resume", of::<pause::Steered>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
-        ("status", of::<status::Printed>()),
         ("tap", of::<Tapped>()),
         ("trim", of::<Vec<TrimReport>>()),
     ]

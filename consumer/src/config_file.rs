@@ -284,7 +284,7 @@ impl ConfigFile {
                 .iter()
                 .flat_map(|(_, command)| settings(command))
                 .collect();
-            let mut meant = settings.iter().filter(|arg| key_of(arg) == key).peekable();
+            let mut meant = settings.iter().filter(|arg| key_of(arg) == *key).peekable();
             if meant.peek().is_none() {
                 return Err(invalid(unknown(key, &settings)));
             }
@@ -306,7 +306,7 @@ impl ConfigFile {
     /// The command with what the file says as defaults.
     fn as_defaults(&self, program: Program, command: Command) -> Command {
         command
-            .mut_args(|arg| match self.get(program, key_of(&arg)) {
+            .mut_args(|arg| match self.get(program, &key_of(&arg)) {
                 Some(value) if arg.get_env().is_some() => {
                     let is_secret = arg.is_hide_env_values_set();
                     arg.default_value(value.text.clone())
@@ -330,7 +330,7 @@ impl FileValue {
         if self.is_flag {
             return Ok(());
         }
-        let mut typed = OsString::from(format!("--{key}="));
+        let mut typed = OsString::from(format!("--{}=", arg.get_long().unwrap_or(key)));
         typed.push(&self.text);
         let alone = Command::new("file").arg(arg.clone().env(None).global(false));
         match alone.try_get_matches_from(["file".into(), typed]) {
@@ -389,20 +389,19 @@ fn is_setting(arg: &Arg) -> bool {
     variable.is_some_and(|name| name.starts_with(PREFIX) && name != VARIABLE)
 }
 
-/// A flag's name, which is its key.
-fn key_of(arg: &Arg) -> &str {
-    arg.get_long().unwrap_or_default()
+/// A setting's key: the name of its variable, in small letters. The flag has the same name, except where a
+/// command can do with a shorter one.
+fn key_of(arg: &Arg) -> String {
+    let variable = arg.get_env().unwrap_or_default().to_string_lossy();
+    let name = variable.strip_prefix(PREFIX).unwrap_or(&variable);
+    name.to_lowercase().replace('_', "-")
 }
 
 fn unknown(key: &str, settings: &[Arg]) -> String {
     let nearest = settings
         .iter()
-        .map(|arg| {
-            (
-                strsim::normalized_damerau_levenshtein(key, key_of(arg)),
-                key_of(arg),
-            )
-        })
+        .map(key_of)
+        .map(|known| (strsim::normalized_damerau_levenshtein(key, &known), known))
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     match nearest {
         Some((likeness, nearest)) if likeness > 0.5 => {

@@ -22,7 +22,7 @@ use tracing::warn;
 pub(crate) const SETTLING: Duration = Duration::from_secs(3_600);
 /// A spool not heard of for so long no longer holds up anything: should it come back, its entries are
 /// dead-lettered as `too-old`, and nothing of them is lost.
-const SPOOL_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const SPOOL_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
 
 #[derive(Debug)]
 pub(crate) struct LedgerKeeper {

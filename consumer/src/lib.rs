@@ -17,7 +17,6 @@
 mod acker;
 pub mod args;
 pub mod batch;
-mod books_keeper;
 pub mod command_line;
 mod committer;
 mod config;

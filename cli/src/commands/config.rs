@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Command, CommandFactory, Subcommand};
 use passerby_consumer::{
     command_line::WorkerCommandLine,
-    config_file::{self, ConfigFile, Program},
+    config_file::{self, ConfigFile, Program, Shown},
 };
+use serde::Serialize;
 
 use super::{Failure, output};
 use crate::visible::visible;
@@ -38,6 +39,16 @@ struct ShowArgs {
     json: bool,
 }
 
+/// What `config show --json` prints.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Settings {
+    /// The file that was read.
+    file: Option<String>,
+    /// The settings that hold.
+    settings: Vec<Shown>,
+}
+
 /// Runs the command.
 pub(crate) fn run(
     args: &ConfigArgs,
@@ -57,8 +68,10 @@ pub(crate) fn run(
 fn show(json: bool, command: &Command, file: &ConfigFile) {
     let settings = config_file::show(Program::Passerby, command, file, None);
     if json {
-        let path = file.path();
-        return output::json(&serde_json::json!({ "file": path, "settings": settings }));
+        return output::json(&Settings {
+            file: file.path().map(|path| path.to_string_lossy().into_owned()),
+            settings,
+        });
     }
     match file.path() {
         Some(path) => output::line(&format!("# {}", visible(&path.to_string_lossy()))),

@@ -38,7 +38,7 @@ pub(crate) struct DoctorArgs {
           value_parser = names())]
     skip: Vec<String>,
     /// List the checks, and make none.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     list: bool,
     /// Exit with 3 for a warning, or a check that could not look, too.
     #[arg(long)]
@@ -93,7 +93,7 @@ fn names() -> PossibleValuesParser {
 /// Runs the command.
 pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     if args.list {
-        list(args.json);
+        list();
         return Ok(ExitCode::SUCCESS);
     }
     let selection = Selection {
@@ -110,7 +110,10 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
         .then(|| args.database.database_url())
         .transpose()
         .map_err(Failure::usage)?;
+    let (long_transaction, least_free) = (Duration::from_secs(600), 256 << 20);
     let config = DoctorConfig {
+        long_transaction,
+        least_free,
         redis_url,
         database_url,
         key_prefix: args.redis.key_prefix,
@@ -141,11 +144,8 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn list(json: bool) {
+fn list() {
     let checks: Vec<CheckInfo> = ops::doctor_checks().collect();
-    if json {
-        return output::json(&checks);
-    }
     let width = checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
     for CheckInfo { id, why } in checks {
         output::line(&format!("{id:<width$}  {why}"));

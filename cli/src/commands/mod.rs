@@ -10,13 +10,11 @@ pub(crate) mod entry;
 pub(crate) mod ingest;
 pub(crate) mod migrate;
 pub(crate) mod output;
-pub(crate) mod pause;
 pub(crate) mod pending;
 pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod span;
 pub(crate) mod spool;
-pub(crate) mod status;
 pub(crate) mod tap;
 pub(crate) mod trim;
 

@@ -69,14 +69,17 @@ fn setting(arg: &Arg) -> String {
         ArgAction::SetTrue => "true".to_owned(),
         _ => default_of(arg).unwrap_or_else(|| for_instance(arg).to_owned()),
     };
-    text.extend(["#", key_of(arg), " = ", &as_toml(&value), "\n"]);
+    text.extend(["#", &key_of(arg), " = ", &as_toml(&value), "\n"]);
     text
 }
 
 /// A value for a setting that has no default.
 fn for_instance(arg: &Arg) -> &'static str {
     let names = arg.get_value_names().unwrap_or_default();
-    match (key_of(arg), names.first().map(|name| name.as_str())) {
+    match (
+        key_of(arg).as_str(),
+        names.first().map(|name| name.as_str()),
+    ) {
         ("redis-url", _) => "redis://localhost:6379/0",
         ("database-url", _) => "postgresql://localhost/passerby",
         (_, Some("TIME")) => "90d",

@@ -11,6 +11,7 @@ use crate::store::DatabaseUrl;
 
 /// A setting that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shown {
     /// Its name, as flag and in the file.
     pub key: String,
@@ -22,6 +23,7 @@ pub struct Shown {
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// It was typed.
@@ -103,7 +105,7 @@ pub fn show(
         let variable = arg
             .get_env()
             .map(|name| name.to_string_lossy().into_owned());
-        let origin = match (matches.value_source(id), file.get(program, key), variable) {
+        let origin = match (matches.value_source(id), file.get(program, &key), variable) {
             (Some(ValueSource::CommandLine), ..) => Origin::Flag,
             (Some(ValueSource::EnvVariable), _, Some(name)) => Origin::Variable(name),
             (Some(_), Some(value), _) => Origin::Line(value.line),
@@ -111,13 +113,13 @@ pub fn show(
         };
         let (text, origin) = match text {
             Some(text) => (Some(text), origin),
-            None => match fallback(key) {
+            None => match fallback(&key) {
                 Some((name, text)) => (Some(text), Origin::Variable(name.to_owned())),
                 None => (None, origin),
             },
         };
         shown.push(Shown {
-            key: key.to_owned(),
+            key,
             value: text.map(|text| match arg.is_hide_env_values_set() {
                 true => without_password(&text),
                 false => text,

@@ -45,6 +45,12 @@ impl DatabaseUrl {
         hosts.map(move |(i, host)| (host.clone(), port(i).unwrap_or(5432)))
     }
 
+    /// The password, for whoever must strike it out of a text.
+    pub(crate) fn password(&self) -> Option<String> {
+        let password = self.0.get_password()?;
+        Some(String::from_utf8_lossy(password).into_owned())
+    }
+
     /// How `sslmode` says to encrypt.
     pub(crate) fn ssl_mode(&self) -> SslMode {
         self.0.get_ssl_mode()

@@ -5,8 +5,9 @@ use passerby_shared::ErrorChain;
 use redis::RedisError;
 
 use super::{
-    Status, clients, patient::Patient, persistence, postgres_server, redis_memory, redis_server,
-    schema, streams,
+    Status, clients, clocks, dead_letters, disk, durability, groups, guards, ledger, partitions,
+    patient::Patient, persistence, postgres_server, privileges, redis_memory, redis_server,
+    replication, schema, sessions, streams, vacuum,
 };
 
 /// One check.
@@ -23,15 +24,17 @@ pub(super) struct Check {
 pub(super) enum Needs {
     Redis,
     Postgres,
+    Both,
+    Neither,
 }
 
 impl Needs {
     pub(super) const fn redis(self) -> bool {
-        matches!(self, Self::Redis)
+        matches!(self, Self::Redis | Self::Both)
     }
 
     pub(super) const fn postgres(self) -> bool {
-        matches!(self, Self::Postgres)
+        matches!(self, Self::Postgres | Self::Both)
     }
 }
 
@@ -82,9 +85,11 @@ impl Verdict {
 
 /// Why a check could not look.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unknown {
-    pub(super) reason: String,
+pub(in crate::ops) struct Unknown {
+    pub(in crate::ops) reason: String,
     pub(super) fix: Option<String>,
+    /// There is nothing to look at, and nothing to say.
+    pub(super) is_moot: bool,
 }
 
 impl Unknown {
@@ -92,6 +97,15 @@ impl Unknown {
         Self {
             reason: reason.into(),
             fix: None,
+            is_moot: false,
+        }
+    }
+
+    /// There is nothing to look at.
+    pub(super) fn moot() -> Self {
+        Self {
+            is_moot: true,
+            ..Self::new("")
         }
     }
 
@@ -165,6 +179,12 @@ pub(super) const CHECKS: &[Check] = checks! {
         "a key of another type in a stream's place stops producers and workers";
     "stream.shards" Redis streams::shards,
         "entries in a stream that no worker reads are never stored";
+    "stream.group" Redis groups::present,
+        "entries of a stream without the workers' group are not being stored";
+    "stream.other_groups" Redis groups::others,
+        "a stream is trimmed only up to what every group has acknowledged: Redis fills up";
+    "stream.consumers" Redis groups::consumers,
+        "entries of a dead worker are stored when another one takes them over, and nobody does";
     "stream.nodes" Redis streams::nodes,
         "the size of a stream's nodes decides how much memory an entry takes, and how long an XADD copies";
     "postgres.reachable" Postgres postgres_server::reachable,
@@ -175,6 +195,50 @@ pub(super) const CHECKS: &[Check] = checks! {
         "some versions of Postgres have bugs that cost data, or get no fixes any more";
     "postgres.encoding" Postgres postgres_server::encoding,
         "text that the database cannot represent is dead-lettered";
+    "postgres.pooler" Postgres sessions::pooler,
+        "prepared statements, advisory locks and settings of a session do not survive transaction pooling";
     "postgres.schema" Postgres schema::version,
         "a worker does not start on a schema that is not its own";
+    "postgres.guards" Postgres guards::guards,
+        "promises rest on keys and tables that hands can alter";
+    "postgres.privileges" Postgres privileges::privileges,
+        "a worker that may not do what a batch needs stops";
+    "postgres.fsync" Postgres durability::fsync,
+        "a crash of the machine can destroy the database, and Redis no longer has what was stored";
+    "postgres.synchronous_commit" Postgres durability::synchronous_commit,
+        "a commit that waits for a standby that is not there never ends, and nothing is stored";
+    "postgres.timeouts" Postgres sessions::timeouts,
+        "a limit that is too short ends sound work, again and again";
+    "postgres.connections" Postgres sessions::connections,
+        "a worker that gets no connection stores nothing";
+    "postgres.long_transactions" Postgres sessions::long_transactions,
+        "a transaction that stays open keeps vacuum from every table, and may hold locks";
+    "postgres.partitions" Postgres partitions::ahead,
+        "rows of a day without a partition go to the default one, which retention and plans do not know";
+    "postgres.default_partition" Postgres partitions::quarantine,
+        "rows in the default partition come from wrong clocks, and are in the way of real partitions";
+    "postgres.autovacuum" Postgres vacuum::autovacuum,
+        "tables grow without end, and new rows are not summarized in BRIN indices";
+    "postgres.bloat" Postgres vacuum::bloat,
+        "every look at a table reads its dead rows, too";
+    "postgres.brin" Postgres vacuum::brin,
+        "a query by time reads every row that no BRIN index summarizes";
+    "postgres.slots" Postgres replication::slots,
+        "a replication slot without a consumer keeps WAL until the disk is full";
+    "ledger.retention" Both ledger::retention,
+        "what is older than the ledger remembers is dead-lettered as too-old instead of stored";
+    "ledger.spools" Both ledger::spools,
+        "what a spool brings later than the ledger remembers is dead-lettered as too-old";
+    "ledger.pruning" Both ledger::pruning,
+        "a ledger that forgets nothing grows without end";
+    "dead_letters.waiting" Postgres dead_letters::waiting,
+        "rows in the dead letters are stored only when somebody puts them back";
+    "clocks.agree" Both clocks::clocks,
+        "clocks decide in which partition a row lies, what the ledger forgets, and how old a backlog is";
+    "disk.redis" Redis disk::redis,
+        "a Redis that cannot write its append-only file refuses new entries";
+    "disk.postgres" Postgres disk::postgres,
+        "a Postgres without room for its WAL stops";
+    "disk.spools" Neither disk::spools,
+        "a spool without room keeps nothing for when Redis is away";
 };

@@ -7,14 +7,26 @@
 
 mod check;
 mod clients;
+mod clocks;
+mod dead_letters;
+mod disk;
+mod durability;
+mod groups;
+mod guards;
 mod known_bugs;
+mod ledger;
+mod partitions;
 mod patient;
 mod persistence;
 mod postgres_server;
+mod privileges;
 mod redis_memory;
 mod redis_server;
+mod replication;
 mod schema;
+mod sessions;
 mod streams;
+mod vacuum;
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
@@ -22,10 +34,8 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use passerby_shared::{KeyPrefix, redis_connection::RedisUrl};
 
-use self::{
-    check::{CHECKS, Check, Unknown},
-    patient::Patient,
-};
+use self::check::{CHECKS, Check, Unknown};
+pub(in crate::ops) use self::patient::{Patient, Redis};
 use crate::store::DatabaseUrl;
 
 /// What to look at, and what workers are configured to do there.
@@ -57,6 +67,10 @@ pub struct DoctorConfig {
     pub selection: Selection,
     /// Longest time for each check, and for each connection.
     pub timeout: Duration,
+    /// A transaction that is open for so long is warned of.
+    pub long_transaction: Duration,
+    /// A disk with fewer bytes free is a problem, whatever its size.
+    pub least_free: u64,
     /// The clock of this host.
     pub clock: fn() -> DateTime<Utc>,
 }
@@ -79,6 +93,8 @@ impl DoctorConfig {
             spools: Vec::new(),
             selection: Selection::default(),
             timeout: Duration::from_secs(5),
+            long_transaction: Duration::from_secs(600),
+            least_free: 256 << 20,
             clock: Utc::now,
         }
     }
@@ -121,6 +137,7 @@ impl Selection {
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Looked at, and well.
@@ -135,6 +152,7 @@ pub enum Status {
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The check's ID, which stays the same from release to release.
     pub id: &'static str,
@@ -150,6 +168,7 @@ pub struct Finding {
 
 /// What all checks found, in an order that stays.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorReport {
     /// How many checks found all well,
     pub ok: usize,
@@ -182,7 +201,7 @@ impl DoctorReport {
 }
 
 /// A check, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckInfo {
     /// Its ID.
     pub id: &'static str,
@@ -211,10 +230,11 @@ pub async fn doctor(config: &DoctorConfig) -> DoctorReport {
         .iter()
         .filter(|check| config.selection.takes(check.id))
         .map(|check| examine(check, &patient));
-    DoctorReport::new(join_all(checks).await)
+    DoctorReport::new(join_all(checks).await.into_iter().flatten().collect())
 }
 
-async fn examine(check: &Check, patient: &Patient<'_>) -> Finding {
+/// `None` where there is nothing to look at.
+async fn examine(check: &Check, patient: &Patient<'_>) -> Option<Finding> {
     let limit = patient.config.timeout;
     let outcome = match tokio::time::timeout(limit, (check.run)(patient)).await {
         Ok(outcome) => outcome,
@@ -224,16 +244,17 @@ async fn examine(check: &Check, patient: &Patient<'_>) -> Finding {
         ))),
     };
     let (status, what, why, fix) = match outcome {
+        Err(unknown) if unknown.is_moot => return None,
         Ok(verdict) => (verdict.status, verdict.what, verdict.why, verdict.fix),
         Err(unknown) => (Status::Unknown, unknown.reason, None, unknown.fix),
     };
-    Finding {
+    Some(Finding {
         id: check.id,
         status,
         what,
         why: why.unwrap_or_else(|| check.why.to_owned()),
         fix,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -22,13 +22,13 @@ use super::{
     check::{Unknown, Verdict},
 };
 use crate::{
-    store::{DatabaseUrl, Store},
+    store::{DatabaseUrl, HISTORY_TABLE, Store},
     worker::redis_advice,
 };
 
 /// What is examined.
-pub(super) struct Patient<'a> {
-    pub(super) config: &'a DoctorConfig,
+pub(in crate::ops) struct Patient<'a> {
+    pub(in crate::ops) config: &'a DoctorConfig,
     redis: Result<Redis, Unreachable>,
     postgres: Result<Postgres, Unreachable>,
 }
@@ -59,14 +59,14 @@ impl Unreachable {
 }
 
 /// A Redis that answers.
-pub(super) struct Redis {
+pub(in crate::ops) struct Redis {
     pub(super) url: RedisUrl,
     connection: MultiplexedConnection,
     info: Result<HashMap<String, String>, String>,
 }
 
 /// A Postgres that answers.
-pub(super) struct Postgres {
+pub(in crate::ops) struct Postgres {
     pub(super) url: DatabaseUrl,
     client: Client,
     settings: HashMap<String, String>,
@@ -74,7 +74,7 @@ pub(super) struct Postgres {
 
 impl<'a> Patient<'a> {
     /// Connects to both servers, as far as the checks need them.
-    pub(super) async fn admit(config: &'a DoctorConfig) -> Self {
+    pub(in crate::ops) async fn admit(config: &'a DoctorConfig) -> Self {
         let (redis, postgres) = tokio::join!(
             async {
                 match &config.redis_url {
@@ -101,12 +101,12 @@ impl<'a> Patient<'a> {
     }
 
     /// Redis, for a check that can do nothing without it.
-    pub(super) fn redis(&self) -> Result<&Redis, Unknown> {
+    pub(in crate::ops) fn redis(&self) -> Result<&Redis, Unknown> {
         self.redis.as_ref().map_err(Unreachable::as_unknown)
     }
 
     /// Postgres, for a check that can do nothing without it.
-    pub(super) fn postgres(&self) -> Result<&Postgres, Unknown> {
+    pub(in crate::ops) fn postgres(&self) -> Result<&Postgres, Unknown> {
         self.postgres.as_ref().map_err(Unreachable::as_unknown)
     }
 
@@ -176,7 +176,10 @@ impl Redis {
     }
 
     /// Runs a command.
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> redis::RedisResult<T> {
+    pub(in crate::ops) async fn query<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> redis::RedisResult<T> {
         command.query_async(&mut self.connection.clone()).await
     }
 
@@ -186,7 +189,7 @@ impl Redis {
     }
 
     /// A setting. Managed servers keep `CONFIG` to themselves.
-    pub(super) async fn setting(&self, name: &str) -> Result<String, Unknown> {
+    pub(in crate::ops) async fn setting(&self, name: &str) -> Result<String, Unknown> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg(name);
         let found: HashMap<String, String> = self
@@ -261,7 +264,7 @@ impl Postgres {
     }
 
     /// Runs a query with an unnamed statement, which a pooler lets through, too.
-    pub(super) async fn query(
+    pub(in crate::ops) async fn query(
         &self,
         sql: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
@@ -277,6 +280,29 @@ impl Postgres {
         let rows = rows?;
         ended?;
         Ok(rows)
+    }
+
+    /// Checks about tables are about those of a schema that is there.
+    pub(super) async fn has_schema(&self) -> Result<(), Unknown> {
+        let row = self
+            .one(
+                &format!("SELECT to_regclass('{HISTORY_TABLE}') IS NOT NULL"),
+                &[],
+            )
+            .await?;
+        if row.get(0) {
+            Ok(())
+        } else {
+            Err(Unknown::new("there is no schema of Passerby"))
+        }
+    }
+
+    /// The role that matters: the one that is named, else the one that asks.
+    pub(super) async fn role(&self, named: Option<&str>) -> Result<String, Unknown> {
+        match named {
+            Some(name) => Ok(name.to_owned()),
+            None => Ok(self.one("SELECT current_user::text", &[]).await?.get(0)),
+        }
     }
 
     /// Runs a query that has one row.

@@ -33,7 +33,6 @@ impl Default for Thresholds {
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Worth knowing.
@@ -44,7 +43,6 @@ pub enum Severity {
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Symptom {
     /// What it is, for programs: one of a small closed set.
     pub code: &'static str,
@@ -100,7 +98,7 @@ impl StatusReport {
                     symptoms.note(
                         "worker-unseen",
                         format!(
-                            "{} reads and does not show itself: a worker of an earlier release keeps no books",
+                            "{} does not show itself: an earlier release keeps no books",
                             worker.consumer
                         ),
                     );
