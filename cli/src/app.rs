@@ -54,6 +54,9 @@ enum Command {
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Replay(commands::replay::ReplayArgs),
     Spool(commands::spool::SpoolArgs),
+    SupportBundle(commands::support_bundle::SupportBundleArgs),
+    Completions(commands::completions::CompletionsArgs),
+    Man(commands::completions::ManArgs),
 }
 
 /// What can be typed: every command with its switches.
@@ -98,6 +101,11 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Ingest(args) => commands::ingest::run(args).await,
+            Command::SupportBundle(args) => {
+                commands::support_bundle::run(args, &command, &file).await
+            }
+            Command::Completions(args) => commands::completions::completions(&args),
+            Command::Man(args) => commands::completions::man(&args),
             Command::Config(args) => commands::config::run(&args, &command, &file),
             Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,

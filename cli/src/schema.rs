@@ -13,7 +13,7 @@ use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{config, consumers, query, replay, spool};
+use crate::commands::{config, consumers, query, replay, spool, support_bundle};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
@@ -33,6 +33,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("replay", of::<replay::Replayed>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
+        ("support-bundle", of::<support_bundle::Bundled>()),
         ("tap", of::<Tapped>()),
         ("trim", of::<Vec<TrimReport>>()),
     ]

@@ -1,6 +1,7 @@
 //! The commands: each parses its switches, calls the library, and renders what comes back.
 
 pub(crate) mod claim;
+pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consumers;
 pub(crate) mod dead_letters;
@@ -15,6 +16,7 @@ pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod span;
 pub(crate) mod spool;
+pub(crate) mod support_bundle;
 pub(crate) mod tap;
 pub(crate) mod trim;
 

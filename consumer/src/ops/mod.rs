@@ -13,6 +13,7 @@ mod pending;
 mod replay;
 mod requeue;
 mod status;
+mod support_bundle;
 mod tap;
 mod trim;
 
@@ -43,6 +44,7 @@ pub use status::{
     Balance, Dropped, Flow, FlowSource, RedisStatus, SILENT_AFTER, Severity, StatusReport,
     StreamStatus, Symptom, Thresholds, WorkerStatus, status,
 };
+pub use support_bundle::{BUNDLE_FILES, BundleConfig, BundleFile, support_bundle};
 pub use tap::{Tap, TapCounts, TapFilter, Tapped};
 pub use trim::{HeldBy, TrimReport, trim, trim_dry_run};
 

@@ -18,6 +18,13 @@ pub struct InvalidRedisUrl {
 }
 
 impl RedisUrl {
+    /// The password, for whoever must strike it out of a text.
+    pub fn password(&self) -> Option<String> {
+        use redis::IntoConnectionInfo;
+        let info = self.0.as_str().into_connection_info().ok()?;
+        info.redis_settings().password().map(str::to_owned)
+    }
+
     /// The URL with its password, for the driver alone.
     pub fn expose(&self) -> &str {
         &self.0
