@@ -18,7 +18,7 @@ use crate::commands::{self, Failure, output};
     name = "passerby",
     version,
     after_help = "Start here:\n  passerby demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 \
-                  unhealthy (doctor)."
+                  unhealthy (doctor, status --check)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +43,7 @@ enum Command {
     Ingest(commands::ingest::IngestArgs),
     Migrate(commands::migrate::MigrateArgs),
     Config(commands::config::ConfigArgs),
+    Status(commands::status::StatusArgs),
     Doctor(commands::doctor::DoctorArgs),
     Query(commands::query::QueryArgs),
     Pending(commands::pending::PendingArgs),
@@ -51,6 +52,8 @@ enum Command {
     Entry(commands::entry::EntryArgs),
     Tap(commands::tap::TapArgs),
     Trim(commands::trim::TrimArgs),
+    Pause(commands::pause::PauseArgs),
+    Resume(commands::pause::ResumeArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Replay(commands::replay::ReplayArgs),
     Spool(commands::spool::SpoolArgs),
@@ -107,6 +110,9 @@ pub fn run() -> ExitCode {
             Command::Completions(args) => commands::completions::completions(&args),
             Command::Man(args) => commands::completions::man(&args),
             Command::Config(args) => commands::config::run(&args, &command, &file),
+            Command::Status(args) => commands::status::run(args).await,
+            Command::Pause(args) => commands::pause::pause(args).await,
+            Command::Resume(args) => commands::pause::resume(args).await,
             Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Query(args) => commands::query::run(args).await,

@@ -13,7 +13,7 @@ use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{config, consumers, query, replay, spool, support_bundle};
+use crate::commands::{config, consumers, pause, query, replay, spool, status, support_bundle};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
@@ -26,13 +26,16 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("consumers-retire", of::<consumers::RetireReport>()),
         ("entry", of::<EntryReport>()),
         ("migrate", of::<MigrationReport>()),
+        ("pause", of::<pause::Steered>()),
         ("pending", of::<PendingReport>()),
         ("query-demographics", of::<Demographics>()),
         ("query-detections", of::<Detection>()),
         ("query-tracks", of::<query::ListedTrack>()),
         ("replay", of::<replay::Replayed>()),
+        ("resume", of::<pause::Steered>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
+        ("status", of::<status::Printed>()),
         ("support-bundle", of::<support_bundle::Bundled>()),
         ("tap", of::<Tapped>()),
         ("trim", of::<Vec<TrimReport>>()),

@@ -17,6 +17,7 @@
 mod acker;
 pub mod args;
 pub mod batch;
+mod books_keeper;
 pub mod command_line;
 mod committer;
 mod config;

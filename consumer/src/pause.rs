@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who paused a group, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Paused {
     /// Who: `user@host`.

@@ -23,6 +23,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What a worker is at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkerState {
     /// It reads and stores.
@@ -41,6 +42,7 @@ pub enum WorkerState {
 /// What a worker tells of itself: its value in the hash
 /// [`KeyPrefix::workers`](passerby_shared::KeyPrefix).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct WorkerPresence {
     /// Its consumer group.
@@ -55,6 +57,8 @@ pub struct WorkerPresence {
     pub started_at: DateTime<Utc>,
     /// What it is at.
     pub state: WorkerState,
+    /// It reads nothing, because its group is paused.
+    pub is_paused: bool,
     /// For how many seconds nothing could be stored; 0 when all is well.
     pub storing_nothing_for: f64,
     /// Entries it has read and not yet acknowledged.
@@ -82,6 +86,7 @@ impl WorkerPresence {
 
 /// What a worker did in its last seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct WorkedLately {
     /// In how many.
@@ -96,6 +101,7 @@ pub struct WorkedLately {
 
 /// What went wrong, without any value of a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Trouble {
     /// When, by the worker's clock.
@@ -187,6 +193,7 @@ impl Presence {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             state,
+            is_paused: standing.is_paused,
             storing_nothing_for: failing_for.as_secs_f64(),
             in_work: self.in_flight.len() as u64,
             shards: self.shards.get(),

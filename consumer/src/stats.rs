@@ -64,6 +64,7 @@ impl Standing {
 
 /// What a worker did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct WorkerReport {
     /// Entries read, with those that were delivered before.

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    ConsumerName, group,
+    ConsumerName,
+    books_keeper::{self, Expiry},
+    group,
     ledger_keeper::LedgerKeeper,
     metrics::Metrics,
     store::{Store, StoreError},
@@ -26,6 +28,9 @@ const SUMMARIZE_EVERY: Duration = Duration::from_secs(2);
 /// A session that rows still come into is not counted again and again.
 const QUIET: Duration = Duration::from_secs(5);
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+const FOLD_EVERY: Duration = Duration::from_secs(30);
+/// What is folded was left alone for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Upkeep {
     pub(crate) link: RedisLink,
@@ -57,6 +62,7 @@ impl Upkeep {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_trim = Instant::now() + TRIM_EVERY;
         let mut next_partitions = Instant::now();
+        let mut next_fold = Instant::now() + FOLD_EVERY;
         loop {
             tick.tick().await;
             if Instant::now() >= next_partitions {
@@ -71,8 +77,33 @@ impl Upkeep {
                 next_trim = Instant::now() + TRIM_EVERY;
                 self.trim().await;
             }
+            if Instant::now() >= next_fold {
+                next_fold = Instant::now() + FOLD_EVERY;
+                self.fold_books().await;
+            }
             let summarized = self.store.summarize_ended_sessions(QUIET).await;
             self.note("sessions", "summarize sessions", summarized);
+        }
+    }
+
+    /// Adds up what connections, producers and workers that are gone left behind.
+    async fn fold_books(&mut self) {
+        let folded = self.store.fold_books(LEFT_ALONE).await;
+        self.note("books", "fold the books", folded);
+        let Ok(connection) = self.link.get().await else {
+            return;
+        };
+        let expiry = Expiry {
+            closed: LEFT_ALONE,
+            silent: self.consumer_expiry.max(LEFT_ALONE),
+        };
+        let folding = async {
+            books_keeper::fold_producers(connection, &self.key_prefix, expiry).await?;
+            books_keeper::retire_workers(connection, &self.key_prefix, expiry).await
+        };
+        if let Err(error) = folding.await {
+            self.link.judge(&error);
+            debug!(error = %ErrorChain(&error), "folding what producers left failed: trying again later");
         }
     }
 

@@ -17,6 +17,7 @@ pub const FOLDED: &str = "folded";
 
 /// What a program tells of itself, with the time at which Redis was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stamped<T> {
     /// When it was written, by Redis' clock, in milliseconds since the Unix epoch.
     pub updated_ms: u64,
@@ -48,6 +49,7 @@ pub fn tell(hash: &str, field: &str, told: &impl Serialize) -> Cmd {
 
 /// A producer's books, and who it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ProducerRecord {
     /// Its machine.
@@ -114,10 +116,44 @@ impl ProducerRecord {
             .into_iter()
             .sum()
     }
+
+    /// Rows that this producer accepted after its last word, as the next one on its spool can tell.
+    pub fn unbooked(&self, next: &Self) -> u64 {
+        let (Some(spool), Some(next)) = (&self.spool, &next.spool) else {
+            return 0;
+        };
+        let accepted = next.first_seq.saturating_sub(spool.first_seq);
+        accepted.saturating_sub(self.rows().accepted + self.accepted_unbooked)
+    }
+
+    /// Adds the record of a producer that is gone; of one with a spool, what it left is with `next`.
+    pub fn take_over(&mut self, gone: &Self, next: Option<&Self>) {
+        self.producers += gone.producers;
+        self.detections += gone.detections;
+        self.tracks += gone.tracks;
+        self.sessions += gone.sessions;
+        self.accepted_unbooked += gone.accepted_unbooked;
+        self.handed_over += gone.handed_over;
+        self.entries_published += gone.entries_published;
+        self.largest_entry_rows = self.largest_entry_rows.max(gone.largest_entry_rows);
+        if let Some(next) = next {
+            self.accepted_unbooked += gone.unbooked(next);
+            self.handed_over += next.rows().recovered;
+            for (all, gone) in [
+                (&mut self.detections, &gone.detections),
+                (&mut self.tracks, &gone.tracks),
+                (&mut self.sessions, &gone.sessions),
+            ] {
+                all.buffered -= gone.buffered;
+                all.spooled -= gone.spooled;
+            }
+        }
+    }
 }
 
 /// A producer's spool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SpoolRecord {
     /// Where it is: the machine and the folder.
@@ -133,6 +169,7 @@ pub struct SpoolRecord {
 
 /// What was done in the last seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Lately {
     /// In how many.
@@ -150,6 +187,7 @@ pub struct Lately {
 /// At every moment `accepted + recovered` is the sum of `published`, the `dropped_…` up to
 /// `dropped_spool_damaged`, `buffered` and `spooled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RowBooks {
     /// Rows answered with `Accepted`.

@@ -56,6 +56,7 @@ static WORDS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#"("disk_bytes": ?)[0-9]+"#, "${1}[BYTES]"),
         (r#"("pid": ?)[0-9]+"#, "${1}[PID]"),
         (r"\b(process|pid) [0-9]+\b", "$1 [PID]"),
+        (r"Redis uses [0-9.]+ [KMGT]?i?B", "Redis uses [SIZE]"),
         (r"\b(127\.0\.0\.1|localhost):[0-9]+\b", "$1:PORT"),
         (r"\b[0-9.]+ ([kMG] )?(rows|entries|detections)/s", "[RATE] $2/s"),
         (

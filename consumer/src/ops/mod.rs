@@ -30,7 +30,7 @@ pub use doctor::{
     CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
 };
 pub use entry::{Delivery, EntryName, EntryPlace, EntryReport, Whereabouts, entry};
-pub use pause::{pause, paused, resume};
+pub use pause::{RunningWorkers, pause, paused, resume, running_workers};
 pub use pending::{
     ConsumerPending, PendingCount, PendingEntry, PendingFilter, PendingGroup, PendingReport,
     pending,
@@ -40,9 +40,10 @@ pub use replay::{
     replay_windows,
 };
 pub use requeue::{RequeueLimits, RequeueReport, Stopped, requeue, requeue_dry_run};
+pub(crate) use status::in_turn;
 pub use status::{
     Balance, Dropped, Flow, FlowSource, RedisStatus, SILENT_AFTER, Severity, StatusReport,
-    StreamStatus, Symptom, Thresholds, WorkerStatus, status,
+    StreamStatus, Symptom, Thresholds, WorkerStatus, fold_books, status,
 };
 pub use support_bundle::{BUNDLE_FILES, BundleConfig, BundleFile, support_bundle};
 pub use tap::{Tap, TapCounts, TapFilter, Tapped};

@@ -91,7 +91,7 @@ const FOLD_DEAD_LETTER_COUNTS: &str = "
 WITH folded AS (
     DELETE FROM dead_letter_counts
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM dead_letter_counts LIMIT 100000 FOR UPDATE SKIP LOCKED))
-      AND (SELECT count(*) FROM (SELECT FROM dead_letter_counts LIMIT 101) AS some) > 100
+      AND (SELECT count(*) FROM (SELECT FROM dead_letter_counts LIMIT 101) AS counts) > 100
     RETURNING *
 )
 INSERT INTO dead_letter_counts (reason, written, waiting)
@@ -234,6 +234,7 @@ pub(super) async fn keep_and_commit(
 
 /// The books as Postgres keeps them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreBooks {
     /// Since when they are kept.
     pub since: DateTime<Utc>,
@@ -269,6 +270,7 @@ pub struct StoreBooks {
 
 /// How many dead letters there are of one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReasonCount {
     /// See [`Reason::as_str`](super::Reason::as_str).
     pub reason: String,

@@ -33,6 +33,7 @@ mod old_detections_are_dropped;
 mod operators_commands;
 mod output_is_as_committed;
 mod partitions_are_there_when_needed;
+mod pausing_is_obeyed;
 mod producer_keeps_its_books;
 mod queries_answer;
 mod replays_store_nothing_twice;

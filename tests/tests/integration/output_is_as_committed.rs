@@ -1,10 +1,11 @@
 //! What a command prints is what the committed files say: for people in `tests/cmd/`, for programs by the
 //! schemas in `docs/schemas/`, and for whoever asks for help in `tests/cmd/help/`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
+use passerby_consumer::{WorkerConfig, ops};
 use passerby_tests::{
-    Env, Golden, Passerby, Schemas, compare_with_file,
+    Env, Golden, Passerby, Schemas, compare_with_file, eventually,
     fixtures::{detections, track},
 };
 
@@ -132,6 +133,56 @@ async fn pending() {
         .run(&["pending", "--by", "deliveries", "--consumer", "nobody"])
         .await;
     golden.run(&["pending", "--min-idle", "soon"]).await;
+}
+
+#[tokio::test]
+async fn status() {
+    let env = Env::start().await;
+    let mut golden = Golden::of("status", &env);
+    golden.run(&["status"]).await;
+    env.publish(&detections(0..30)).await;
+    env.read_as("yard-host", 1).await;
+    env.publish_tracks(&[track(1, 3)]).await;
+    golden.note("a worker died, and nobody is there");
+    golden.run(&["status"]).await;
+    golden.run(&["status", "--check"]).await;
+    let worker = env
+        .start_worker(WorkerConfig {
+            consumer: "gate-host".parse().unwrap(),
+            ..env.claiming_config(Duration::from_millis(100))
+        })
+        .await;
+    eventually("all is stored", async || {
+        let status = env.status().await;
+        let redis = status.redis.unwrap();
+        redis.backlog_entries() == 0
+            && redis
+                .live_workers()
+                .any(|worker| worker.done.detections == 30)
+    })
+    .await;
+    golden.note("a worker has taken it over");
+    golden.run(&["status"]).await;
+    golden
+        .run(&["status", "--check", "--max-backlog", "5m"])
+        .await;
+    let passerby = Passerby::on(&env);
+    let json = ["status", "--json"];
+    Schemas::committed().assert_valid(&json, &passerby.run(&json).await.stdout);
+    golden.run(&["pause", "--dry-run"]).await;
+    golden
+        .run(&["pause", "--reason", "vacuum full", "--yes"])
+        .await;
+    let paused = ops::paused(&mut env.target()).await.unwrap().unwrap();
+    golden.redact(&paused.told.by, "anna@gate");
+    golden.note("the group is paused");
+    golden.run(&["status", "--check"]).await;
+    golden.run(&["status", "--check", "--allow-paused"]).await;
+    golden.run(&["resume", "--dry-run"]).await;
+    golden.run(&["resume", "--yes"]).await;
+    golden.run(&["resume", "--yes"]).await;
+    worker.stop().await;
+    golden.run(&["status", "--watch", "soon"]).await;
 }
 
 #[tokio::test]

@@ -16,8 +16,11 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("sessions", &["SELECT", "INSERT", "UPDATE"]),
     ("session_sources", &["SELECT", "INSERT", "UPDATE"]),
     ("dead_letters", &["SELECT", "INSERT", "UPDATE"]),
-    ("books", &["SELECT", "INSERT", "UPDATE"]),
-    ("dead_letter_counts", &["SELECT"]),
+    ("books", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    (
+        "dead_letter_counts",
+        &["SELECT", "INSERT", "UPDATE", "DELETE"],
+    ),
     ("ledger_horizon", &["SELECT"]),
 ];
 

@@ -10,16 +10,15 @@
 //! Without a spool, what it had in memory when it was last heard of may have been published or not; nobody
 //! knows, and the balance says so.
 
-use std::collections::BTreeMap;
-
-use passerby_shared::books::{ProducerRecord, RowBooks, Stamped};
+use passerby_shared::books::RowBooks;
 use serde::Serialize;
 
-use super::RedisStatus;
+use super::{RedisStatus, in_turn};
 use crate::store::StoreBooks;
 
 /// What became of every row, of all kinds together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Balance {
     /// Rows that producers accepted.
     pub accepted: u64,
@@ -61,6 +60,7 @@ pub struct Balance {
 
 /// Rows lost by policy or misfortune, by reason. The last three were never accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Dropped {
     /// They made room for newer ones.
     pub oldest: u64,
@@ -103,7 +103,7 @@ pub(super) fn balance(redis: &RedisStatus, store: &StoreBooks) -> Balance {
     let mut largest_entry = gone.largest_entry_rows;
     balance.take_in(&gone.rows(), gone.accepted_unbooked);
     balance.unheard += gone.rows().waiting();
-    for (record, next) in in_turn(&redis.producers) {
+    for (_, record, next) in in_turn(&redis.producers) {
         let told = &record.told;
         let rows = told.rows();
         largest_entry = largest_entry.max(told.largest_entry_rows);
@@ -114,7 +114,7 @@ pub(super) fn balance(redis: &RedisStatus, store: &StoreBooks) -> Balance {
             Some(next) => {
                 let found = next.told.rows().recovered;
                 handed_over += found;
-                balance.accepted += unbooked(told, &next.told);
+                balance.accepted += told.unbooked(&next.told);
             }
             None if told.spool.is_some() => {
                 balance.spooled += rows.spooled;
@@ -164,42 +164,4 @@ impl Balance {
         dropped.block_timeouts += rows.block_timeouts;
         dropped.invalid += rows.invalid;
     }
-}
-
-/// Rows that a producer accepted after its last word, as the next one on its spool can tell.
-fn unbooked(told: &ProducerRecord, next: &ProducerRecord) -> u64 {
-    let (Some(spool), Some(next)) = (&told.spool, &next.spool) else {
-        return 0;
-    };
-    let accepted = next.first_seq.saturating_sub(spool.first_seq);
-    accepted.saturating_sub(told.rows().accepted + told.accepted_unbooked)
-}
-
-type Record = Stamped<ProducerRecord>;
-
-/// The producers, each with the next one on the same spool.
-fn in_turn(
-    producers: &BTreeMap<String, Record>,
-) -> impl Iterator<Item = (&Record, Option<&Record>)> {
-    let mut by_spool = BTreeMap::<&str, Vec<&Record>>::new();
-    let mut alone = Vec::new();
-    for record in producers.values() {
-        match &record.told.spool {
-            Some(spool) => by_spool.entry(&spool.id).or_default().push(record),
-            None => alone.push((record, None)),
-        }
-    }
-    let on_spools = by_spool.into_values().flat_map(|mut records| {
-        records.sort_by_key(|record| {
-            let first_seq = record.told.spool.as_ref().map(|spool| spool.first_seq);
-            (first_seq, record.told.started_at)
-        });
-        let next: Vec<Option<&Record>> = records[1..]
-            .iter()
-            .map(|next| Some(*next))
-            .chain([None])
-            .collect();
-        records.into_iter().zip(next)
-    });
-    alone.into_iter().chain(on_spools)
 }

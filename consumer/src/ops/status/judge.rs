@@ -33,6 +33,7 @@ impl Default for Thresholds {
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Worth knowing.
@@ -43,6 +44,7 @@ pub enum Severity {
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Symptom {
     /// What it is, for programs: one of a small closed set.
     pub code: &'static str,
@@ -98,7 +100,7 @@ impl StatusReport {
                     symptoms.note(
                         "worker-unseen",
                         format!(
-                            "{} does not show itself: an earlier release keeps no books",
+                            "{} reads and does not show itself: a worker of an earlier release keeps no books",
                             worker.consumer
                         ),
                     );

@@ -81,7 +81,7 @@ type Reply = (
     String,
 );
 
-pub(super) async fn redis(target: &mut Target) -> Result<RedisStatus, OpsError> {
+pub(in crate::ops) async fn redis(target: &mut Target) -> Result<RedisStatus, OpsError> {
     let url = target.link.url().to_string();
     let first = target
         .streams

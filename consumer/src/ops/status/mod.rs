@@ -9,7 +9,8 @@
 
 mod balance;
 mod judge;
-mod look;
+pub(super) mod look;
+mod producers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,10 +24,12 @@ use serde::Serialize;
 use balance::balance;
 pub use balance::{Balance, Dropped};
 pub use judge::{Severity, Symptom, Thresholds};
+pub(crate) use producers::in_turn;
 
 use super::{OpsError, Target};
 use crate::{
     Paused,
+    books_keeper::{self, Expiry},
     presence::{WorkedLately, WorkerPresence},
     store::{Store, StoreBooks},
 };
@@ -36,6 +39,7 @@ pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 /// Everything at one moment, or nearly so.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatusReport {
     /// When it was asked for, by the clock of this machine.
     pub at: DateTime<Utc>,
@@ -59,6 +63,7 @@ pub struct StatusReport {
 
 /// What Redis knows.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RedisStatus {
     /// The server, without password.
     pub url: String,
@@ -84,6 +89,7 @@ pub struct RedisStatus {
 
 /// One stream.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamStatus {
     /// Its key.
     pub stream: String,
@@ -113,6 +119,7 @@ pub struct StreamStatus {
 
 /// One worker.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkerStatus {
     /// Its name in the group.
     pub consumer: String,
@@ -132,6 +139,7 @@ pub struct WorkerStatus {
 
 /// How fast it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Flow {
     /// Where the rates come from.
     pub source: FlowSource,
@@ -155,6 +163,7 @@ pub struct Flow {
 
 /// Where rates come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowSource {
     /// Producers and workers told what they did in their last seconds. Entries of strangers are not among
@@ -292,6 +301,33 @@ pub async fn status(target: &mut Target, store: &mut Store) -> StatusReport {
     }
 }
 
+/// Does at once what workers do every half minute: adds up what connections, producers and workers left behind
+/// that have been gone for `left_alone`.
+///
+/// # Errors
+///
+/// [`OpsError`] when a server cannot be reached or refuses. No number changes in any case.
+pub async fn fold_books(
+    target: &mut Target,
+    store: &mut Store,
+    left_alone: Duration,
+) -> Result<(), OpsError> {
+    let expiry = Expiry {
+        closed: left_alone,
+        silent: left_alone,
+    };
+    let key_prefix = target.key_prefix.clone();
+    let connection = target.link.get().await?;
+    let failed = || OpsError::command("fold what producers and workers left");
+    books_keeper::fold_producers(connection, &key_prefix, expiry)
+        .await
+        .map_err(failed())?;
+    books_keeper::retire_workers(connection, &key_prefix, expiry)
+        .await
+        .map_err(failed())?;
+    Ok(store.fold_books(left_alone).await?)
+}
+
 impl Flow {
     /// From what producers and workers tell of their last seconds.
     fn reported(redis: &RedisStatus) -> Self {
@@ -305,10 +341,13 @@ impl Flow {
         let produced: Vec<Lately> = redis.live_producers().map(|p| p.lately).collect();
         let worked: Vec<WorkedLately> = redis.live_workers().map(|w| w.lately).collect();
         let produced_rate = |of: fn(&Lately) -> u64| -> f64 {
-            produced.iter().map(|l| per_second(of(l), l.seconds)).sum()
+            let rates = produced.iter().map(|l| per_second(of(l), l.seconds));
+            // A sum of nothing would be −0.
+            rates.fold(0.0, std::ops::Add::add)
         };
         let worked_rate = |of: fn(&WorkedLately) -> u64| -> f64 {
-            worked.iter().map(|l| per_second(of(l), l.seconds)).sum()
+            let rates = worked.iter().map(|l| per_second(of(l), l.seconds));
+            rates.fold(0.0, std::ops::Add::add)
         };
         let seconds = produced.iter().map(|l| l.seconds);
         let seconds = seconds.chain(worked.iter().map(|l| l.seconds));
