@@ -414,6 +414,32 @@ fn alerts_name_only_metrics_that_exist() {
 }
 
 #[test]
+fn the_docs_name_the_alerts_that_each_metric_serves() {
+    let mut served = BTreeMap::<String, BTreeSet<String>>::new();
+    for (alert, rule) in alerts() {
+        let expression = rule["expr"].as_str().unwrap();
+        for metric in assert_known(expression, &["passerby:store_halted".to_owned()]) {
+            served.entry(metric).or_default().insert(alert.clone());
+        }
+    }
+    for row in project_file("docs/metrics.md").lines() {
+        let Some((metric, _)) = row.strip_prefix("| `").and_then(|r| r.split_once('`')) else {
+            continue;
+        };
+        let links = served.remove(metric).unwrap_or_default();
+        let links = links
+            .iter()
+            .map(|alert| format!("[{alert}](runbook.md#{})", alert.to_lowercase()));
+        let links: Vec<String> = links.collect();
+        if !links.is_empty() {
+            let cell = row.trim_end_matches('|').rsplit_once('|').unwrap().1;
+            assert_eq!(cell.trim(), links.join(", "), "{metric}");
+        }
+    }
+    assert!(served.is_empty(), "docs/metrics.md lacks {served:?}");
+}
+
+#[test]
 fn promtool_finds_nothing_wrong_with_config_and_rules() {
     let Some(promtool) = Tool::find("promtool", INSTALL) else {
         return;
