@@ -60,7 +60,7 @@ static WORDS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b(127\.0\.0\.1|localhost):[0-9]+\b", "$1:PORT"),
         (r"\b[0-9.]+ ([kMG] )?(rows|entries|detections)/s", "[RATE] $2/s"),
         (
-            r"\b(?:[0-9,]+ d [0-9]+ h|[0-9]+ h [0-9]+ m|[0-9]+ m [0-9]+ s|[0-9]+\.[0-9] s|[0-9]+ ms)\b",
+            r"\b(?:[0-9,]+ d [0-9]+ h|[0-9]+ h [0-9]+ m|[0-9]+ m [0-9]+ s|[0-9]+(?:\.[0-9])? s|[0-9]+ ms)\b",
             "[SPAN]",
         ),
     ]

@@ -1,5 +1,4 @@
-use passerby_tests::{Env, Passerby, eventually};
-use rustix::process::Signal;
+use passerby_tests::{Env, eventually};
 
 use super::Drill;
 
@@ -9,8 +8,9 @@ async fn a_full_redis_makes_producers_wait_and_loses_nothing() {
     let worker = drill.worker("gate-1", &[]).await;
     drill.record_entries(1).await;
     drill.all_stored().await;
-    worker.signal(Signal::TERM);
-    assert_eq!(worker.finished().await.code, Some(0));
+    drill.terminal.note("somebody pauses, and forgets it");
+    let pause = drill.types("pause --reason maintenance --yes").await.ok();
+    assert!(pause.contains("1 of 1 worker"), "{pause}");
 
     // Nobody reads, and there is room for a few hundred entries.
     let used: redis::InfoDict = drill.env.redis(redis::cmd("INFO").arg("memory")).await;
@@ -25,20 +25,20 @@ async fn a_full_redis_makes_producers_wait_and_loses_nothing() {
     .await;
     assert!(drill.pipeline.stats().rows().buffered > 0);
 
-    let seen = Passerby::on(&drill.env)
-        .run(&["pending", "--json"])
-        .await
-        .json();
-    let undelivered = seen["undelivered"].as_u64().unwrap();
-    drill.terminal.redact(&undelivered.to_string(), "4200");
-    drill.terminal.note("nobody has read for long");
-    drill.types("pending").await.ok();
+    let status = drill.status().await;
+    assert_eq!(status["is_healthy"], false, "{status}");
 
-    // A worker drains a full Redis, which needs no memory, and the producer goes on by itself.
-    let _worker = drill.worker("gate-1", &[]).await;
+    drill.terminal.note("why nobody reads");
+    drill.types("status --check --min-time-to-full 0s").await;
+
+    // Workers drain a full Redis, which needs no memory, and the producer goes on by itself.
+    drill.terminal.note("they read again");
+    drill.types("resume --yes").await.ok();
     drill.publish().await;
     drill.all_stored().await;
-    drill.terminal.note("somebody reads again");
-    drill.types("pending").await.ok();
+    drill.shows(&[]).await;
+    drill.terminal.note("all is stored");
+    drill.types("status --check").await.ok();
+    drop(worker);
     drill.over().await;
 }

@@ -16,8 +16,9 @@ use std::{num::NonZeroUsize, time::Duration};
 use passerby_producer::{AsyncProducer, ProducerConfig};
 use passerby_shared::Detection;
 use passerby_tests::{
-    Env, Golden, Output, WorkerBinary, eventually, fixtures::detections, producer_config,
+    Env, Golden, Output, Passerby, WorkerBinary, eventually, fixtures::detections, producer_config,
 };
+use serde_json::Value;
 
 /// A pipeline that records rows, and an operator before a terminal.
 struct Drill {
@@ -31,6 +32,15 @@ struct Drill {
 impl Drill {
     /// Its terminal is recorded in `tests/cmd/drill_<name>.txt`.
     fn begin(name: &str, env: Env) -> Self {
+        // Who pauses is noted.
+        let passerby = Passerby::on(&env).with("SUDO_USER", "anna");
+        let mut terminal = Golden::with(&format!("drill_{name}"), passerby);
+        terminal.redact(&env.key_prefix().to_string(), "passerby");
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        terminal.redact(&format!("anna@{host}"), "anna@office");
         let config = ProducerConfig {
             // An entry for each `record`, whatever the time.
             max_rows: NonZeroUsize::new(100).unwrap(),
@@ -38,7 +48,7 @@ impl Drill {
             ..producer_config(&env, env.redis_url())
         };
         Self {
-            terminal: Golden::of(&format!("drill_{name}"), &env),
+            terminal,
             pipeline: AsyncProducer::start(config).unwrap(),
             env,
             n_accepted: 0,
@@ -84,6 +94,25 @@ impl Drill {
     async fn types(&mut self, line: &str) -> Output {
         let args: Vec<&str> = line.split_whitespace().collect();
         self.terminal.run(&args).await
+    }
+
+    /// What `passerby status` says besides, without being recorded.
+    async fn status(&self) -> Value {
+        let passerby = Passerby::on(&self.env);
+        passerby.run(&["status", "--json"]).await.json()
+    }
+
+    /// Waits until `passerby status` finds these symptoms, and no other.
+    async fn shows(&self, codes: &[&str]) {
+        let what = format!("symptoms {codes:?}");
+        eventually(&what, async || {
+            let status = self.status().await;
+            let symptoms = status["symptoms"].as_array().unwrap().iter();
+            symptoms
+                .map(|s| s["code"].as_str().unwrap())
+                .eq(codes.iter().copied())
+        })
+        .await;
     }
 
     /// Waits until every row that was accepted is stored.

@@ -1,4 +1,4 @@
-use passerby_tests::{Env, eventually};
+use passerby_tests::{Env, eventually, project_file};
 use tokio_postgres::NoTls;
 
 use super::Drill;
@@ -23,6 +23,7 @@ async fn a_postgres_that_is_held_up_loses_nothing() {
         .batch_execute("BEGIN; LOCK TABLE detections IN SHARE MODE")
         .await
         .unwrap();
+    assert!(project_file("docs/runbook.md").contains(BLOCKERS));
     drill.record_entries(3).await;
     eventually("the worker waits", async || {
         let blocked = format!("SELECT count(*) FROM ({BLOCKERS}) AS blockers");
@@ -30,6 +31,9 @@ async fn a_postgres_that_is_held_up_loses_nothing() {
     })
     .await;
 
+    drill.shows(&["storing-nothing"]).await;
+    drill.terminal.note("the worker says that it tries in vain");
+    assert_eq!(drill.types("status --check").await.code, Some(3));
     drill
         .terminal
         .note("the worker has entries, and cannot store them");
@@ -41,5 +45,8 @@ async fn a_postgres_that_is_held_up_loses_nothing() {
     assert_eq!(drill.env.value::<i64>(&end).await, 1);
     ended.await.unwrap().unwrap_err();
     drill.all_stored().await;
+    drill.shows(&[]).await;
+    drill.terminal.note("all is stored");
+    drill.types("status --check").await.ok();
     drill.over().await;
 }

@@ -29,6 +29,9 @@ async fn what_a_stuck_worker_holds_is_found_and_stored() {
     stuck.signal(Signal::STOP);
     proxy.cut_all().await;
 
+    drill.shows(&["no-worker"]).await;
+    drill.terminal.note("nobody hears of it any more");
+    assert_eq!(drill.types("status --check").await.code, Some(3));
     drill
         .terminal
         .note("one worker holds five entries, and nothing happens to them");
@@ -50,6 +53,11 @@ async fn what_a_stuck_worker_holds_is_found_and_stored() {
     stuck.signal(Signal::CONT);
     drill.record_entries(1).await;
     drill.all_stored().await;
+    drill.shows(&[]).await;
+    drill
+        .terminal
+        .note("it is itself again, and has stored nothing twice");
+    drill.types("status --check").await.ok();
     stuck.signal(Signal::TERM);
     assert_eq!(stuck.finished().await.code, Some(0));
     drill.over().await;
