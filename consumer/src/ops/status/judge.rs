@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{StatusReport, WorkerStatus};
+use super::{RedisStatus, StatusReport, WorkerStatus};
 use crate::presence::WorkerState;
 
 /// From where on something is not well.
@@ -91,7 +91,8 @@ impl StatusReport {
             symptoms.unhealthy("paused", format!("paused{by}{reason}"));
         }
         let is_alive = |worker: &&WorkerStatus| worker.is_alive;
-        if redis.workers.iter().filter(is_alive).count() == 0 {
+        // A full Redis takes no word from workers, however alive they are.
+        if redis.workers.iter().filter(is_alive).count() == 0 && !redis.is_full() {
             symptoms.unhealthy("no-worker", "no worker is running".to_owned());
         }
         for worker in &redis.workers {
@@ -154,6 +155,15 @@ impl StatusReport {
     }
 
     fn judge_flow(&self, symptoms: &mut Symptoms, thresholds: &Thresholds) {
+        if self.redis.as_ref().is_some_and(RedisStatus::is_full) {
+            symptoms.unhealthy(
+                "redis-full",
+                "Redis is full: producers keep what they accept, and what they and workers tell of \
+                 themselves is old"
+                    .to_owned(),
+            );
+            return;
+        }
         let Some(flow) = &self.flow else { return };
         if let Some(seconds) = flow.full_in_seconds
             && seconds < thresholds.full_in.as_secs_f64()
@@ -192,7 +202,8 @@ impl StatusReport {
                 ),
             );
         }
-        if balance.unheard > 0 {
+        let is_full = self.redis.as_ref().is_some_and(RedisStatus::is_full);
+        if balance.unheard > 0 && !is_full {
             symptoms.note(
                 "unheard",
                 format!(

@@ -196,6 +196,13 @@ impl StatusReport {
 }
 
 impl RedisStatus {
+    /// Whether it refuses, now or with the next entry, what needs memory.
+    pub fn is_full(&self) -> bool {
+        let percent = |part: u64, of: u64| u128::from(part) * 100 / u128::from(of.max(1));
+        let limit = self.max_memory;
+        limit.is_some_and(|limit| percent(self.used_memory, limit) >= 99)
+    }
+
     /// Entries that are not acknowledged: pending and undelivered.
     pub fn backlog_entries(&self) -> u64 {
         self.pending() + self.undelivered()

@@ -1,4 +1,6 @@
-use passerby_tests::{Env, eventually};
+use std::time::Duration;
+
+use passerby_tests::{Env, eventually, stays};
 
 use super::Drill;
 
@@ -12,24 +14,34 @@ async fn a_full_redis_makes_producers_wait_and_loses_nothing() {
     let pause = drill.types("pause --reason maintenance --yes").await.ok();
     assert!(pause.contains("1 of 1 worker"), "{pause}");
 
-    // Nobody reads, and there is room for a few hundred entries.
+    // Nobody reads, and there is room for some hundred entries beside what others keep there.
+    let mut others = redis::cmd("SET");
+    others.arg("others").arg(vec![0_u8; 3 << 20]);
+    drill.env.redis::<()>(&others).await;
     let used: redis::InfoDict = drill.env.redis(redis::cmd("INFO").arg("memory")).await;
     let used: u64 = used.get("used_memory").unwrap();
     let mut limit = redis::cmd("CONFIG");
     limit.arg("SET").arg("maxmemory").arg(used + (1 << 20));
     drill.env.redis::<()>(&limit).await;
     eventually("Redis refuses", async || {
-        drill.accept(100).await;
+        drill.accept(500).await;
         drill.pipeline.stats().retries > 0
     })
     .await;
     assert!(drill.pipeline.stats().rows().buffered > 0);
 
-    let status = drill.status().await;
-    assert_eq!(status["is_healthy"], false, "{status}");
-
+    // Workers cannot even say any more that they live: that does not make them dead.
+    let silent = passerby_consumer::ops::SILENT_AFTER;
+    stays("it is said", silent + Duration::from_secs(1), async || {
+        let shown = drill.status().await["symptoms"].take();
+        let codes = shown.as_array().unwrap().iter();
+        let codes: Vec<&str> = codes.map(|s| s["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, ["paused", "redis-full"], "{shown}");
+        true
+    })
+    .await;
     drill.terminal.note("why nobody reads");
-    drill.types("status --check --min-time-to-full 0s").await;
+    assert_eq!(drill.types("status --check").await.code, Some(3));
 
     // Workers drain a full Redis, which needs no memory, and the producer goes on by itself.
     drill.terminal.note("they read again");
