@@ -69,3 +69,23 @@ fn the_runbook_shows_what_the_drills_recorded() {
         .filter(|name| name.starts_with("drill_"));
     assert_eq!(drills, of_drills.collect(), "each drill is in the runbook");
 }
+
+#[test]
+fn the_runbook_types_commands_that_there_are() {
+    let runbook = project_file(RUNBOOK);
+    let help = |name: &str| project().join(format!("tests/cmd/help/{name}.txt"));
+    let typed = runbook.split(['`', '\n']);
+    let mut n_typed = 0;
+    for typed in typed.filter_map(|text| text.strip_prefix("passerby ")) {
+        let mut words = typed.split_whitespace();
+        let mut name = words.next().expect("a command").to_owned();
+        let group = fs::read_to_string(help(&name));
+        let group = group.unwrap_or_else(|error| panic!("passerby {typed}: {error}"));
+        if group.contains("\nCommands:\n") {
+            name = format!("{name}-{}", words.next().expect("one of its commands"));
+            assert!(help(&name).is_file(), "passerby {typed}");
+        }
+        n_typed += 1;
+    }
+    assert!(n_typed > 10);
+}
