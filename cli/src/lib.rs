@@ -8,6 +8,7 @@ pub mod ingest;
 pub mod render;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod top;
 mod visible;
 
 pub use app::{command, run};

@@ -47,7 +47,7 @@ impl Golden {
         let is_new = TAKEN.lock().unwrap().insert(name.to_owned());
         assert!(is_new, "two tests write tests/cmd/{name}.txt");
         Self {
-            path: Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cmd/{name}.txt")),
+            path: cmd_file(name),
             passerby,
             redactions: Redactions::default(),
             transcript: String::new(),
@@ -112,6 +112,11 @@ impl Drop for Golden {
             compare_with_file(&self.transcript, &self.path);
         }
     }
+}
+
+/// Where what is printed stands.
+pub fn cmd_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cmd/{name}.txt"))
 }
 
 /// Asserts that a file has this text, or rewrites it where `SNAPSHOTS=overwrite` asks for that.

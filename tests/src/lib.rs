@@ -37,7 +37,7 @@ pub use cli::{Output, Passerby, RunningPasserby};
 pub use env::{Env, GROUP};
 pub use eventually::{eventually, stays};
 pub use fault_proxy::{Direction, Fault, FaultProxy};
-pub use golden::{Golden, compare_with_file};
+pub use golden::{Golden, cmd_file, compare_with_file};
 pub use own_redis::OwnRedis;
 pub use pgbouncer::{PgBouncer, RunningPgBouncer};
 pub use producing::{Published, producer_config};

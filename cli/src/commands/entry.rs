@@ -289,7 +289,8 @@ fn details(report: &EntryReport) -> Vec<(&'static str, String)> {
     details
 }
 
-fn contents(entry: &DecodedEntry) -> Vec<(&'static str, String)> {
+/// What is in an entry, by name.
+pub(crate) fn contents(entry: &DecodedEntry) -> Vec<(&'static str, String)> {
     let mut details = vec![(
         "holds",
         format!(

@@ -20,6 +20,7 @@ pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod support_bundle;
 pub(crate) mod tap;
+pub(crate) mod top;
 pub(crate) mod trim;
 
 use std::{fmt, io::IsTerminal};

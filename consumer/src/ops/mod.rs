@@ -3,6 +3,7 @@
 //!
 //! These functions return data; the binary `passerby` renders it.
 
+mod cameras;
 mod claim;
 mod consumers;
 mod decoded;
@@ -23,6 +24,7 @@ use passerby_shared::{
 };
 use redis::RedisError;
 
+pub use cameras::{CameraArrivals, CameraSample, cameras};
 pub use claim::{ClaimFilter, ClaimReport, ClaimedFrom, claim, claim_dry_run, hand_over};
 pub use consumers::{ConsumerStatus, ConsumersReport, Retired, ShownConsumer, consumers, retire};
 pub use decoded::{DecodedEntry, EntryRows};

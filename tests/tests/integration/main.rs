@@ -48,4 +48,5 @@ mod strangers_need_one_command;
 mod streams_are_trimmed_safely;
 mod support_bundles_hold_no_secret;
 mod the_pipeline_never_waits;
+mod top_shows_everything;
 mod workers_heal;

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use passerby_consumer::{args::DatabaseArgs, store::Store};
 
+pub(crate) use show::as_lines;
+
 use super::Failure;
 
 /// Look at what could not be stored, put it back after a fix, or set it aside.

@@ -50,15 +50,23 @@ pub(super) async fn show(args: ShowArgs) -> Result<(), Failure> {
         output::json(&shown);
         return Ok(());
     }
-    for (name, value) in shown.as_object().into_iter().flatten() {
+    as_lines(letter).iter().for_each(|line| output::line(line));
+    Ok(())
+}
+
+/// The letter for people, line by line.
+pub(crate) fn as_lines(letter: &DeadLetterRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, value) in as_json(letter).as_object().into_iter().flatten() {
         let text = match value {
             Value::String(text) => visible(text).into_owned(),
             Value::Null => "-".to_owned(),
             other => serde_json::to_string_pretty(other).unwrap_or_default(),
         };
-        output::line(&format!("{:<16}  {text}", name.replace('_', " ")));
+        let text = format!("{:<16}  {text}", name.replace('_', " "));
+        lines.extend(text.lines().map(str::to_owned));
     }
-    Ok(())
+    lines
 }
 
 /// The letter with its payload decoded as far as it can be, and as hexadecimal digits.
