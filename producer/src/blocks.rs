@@ -3,8 +3,11 @@
 //! A block is taken out whole and comes back empty, so neither recording nor taking copies rows, and
 //! once the pipeline has found its pace nothing is allocated. Where rows pile up, the background thread
 //! makes blocks ahead of them, so that `record()` need not.
+//!
+//! A block of rows that hold much is full before its places are taken: the places that stay empty count
+//! against the buffer's bytes as well.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem::size_of};
 
 use passerby_shared::Session;
 
@@ -21,6 +24,8 @@ const AHEAD: usize = 4;
 pub(crate) struct Block {
     rows: VecDeque<Row>,
     n_bytes: usize,
+    /// Memory of the places that stayed empty when it was closed.
+    n_empty_bytes: usize,
 }
 
 impl Block {
@@ -38,7 +43,10 @@ impl Block {
         let mut rows = VecDeque::with_capacity(n_rows);
         rows.resize_with(n_rows, nothing);
         rows.clear();
-        Self { rows, n_bytes: 0 }
+        Self {
+            rows,
+            ..Self::default()
+        }
     }
 
     /// The rows, oldest first.
@@ -56,7 +64,7 @@ impl Block {
     /// Drops the rows and keeps their memory.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
-        self.n_bytes = 0;
+        (self.n_bytes, self.n_empty_bytes) = (0, 0);
     }
 }
 
@@ -69,12 +77,16 @@ pub(crate) struct Blocks {
     block_bytes: usize,
     n_rows: usize,
     n_bytes: usize,
+    /// Of the blocks that are closed.
+    n_empty_bytes: usize,
 }
 
 impl Blocks {
     /// Blocks of which whole ones make up an entry of at most `max_rows` rows and `max_bytes` bytes.
     pub(crate) fn new(max_rows: usize, max_bytes: usize) -> Self {
-        let block_rows = max_rows / max_rows.div_ceil(MAX_BLOCK_ROWS);
+        // No row takes less than its place.
+        let most_rows = (max_bytes / size_of::<Row>()).max(1);
+        let block_rows = (max_rows / max_rows.div_ceil(MAX_BLOCK_ROWS)).min(most_rows);
         Self {
             queue: VecDeque::new(),
             // One that fills while the other is sent.
@@ -83,6 +95,7 @@ impl Blocks {
             block_bytes: max_bytes,
             n_rows: 0,
             n_bytes: 0,
+            n_empty_bytes: 0,
         }
     }
 
@@ -94,14 +107,24 @@ impl Blocks {
         self.n_bytes
     }
 
+    /// The memory that the rows take, with the places that stay empty between them.
+    pub(crate) fn n_held_bytes(&self) -> usize {
+        self.n_bytes + self.n_empty_bytes
+    }
+
     pub(crate) fn push(&mut self, row: Row, n_bytes: usize) {
         let fits = self.queue.back().is_some_and(|block| {
             block.rows.len() < self.block_rows && block.n_bytes + n_bytes <= self.block_bytes
         });
         if !fits {
+            if let Some(full) = self.queue.back_mut() {
+                let n_empty = full.rows.capacity() - full.rows.len();
+                full.n_empty_bytes = n_empty * size_of::<Row>();
+                self.n_empty_bytes += full.n_empty_bytes;
+            }
             let block = self.spare.pop().unwrap_or_else(|| Block {
                 rows: VecDeque::with_capacity(self.block_rows),
-                n_bytes: 0,
+                ..Block::default()
             });
             self.queue.push_back(block);
         }
@@ -119,8 +142,12 @@ impl Blocks {
         block.n_bytes -= n_bytes;
         self.n_rows -= 1;
         self.n_bytes -= n_bytes;
-        if block.rows.is_empty() {
-            self.spare.extend(self.queue.pop_front());
+        if block.rows.is_empty()
+            && let Some(mut emptied) = self.queue.pop_front()
+        {
+            self.n_empty_bytes -= emptied.n_empty_bytes;
+            emptied.clear();
+            self.spare.push(emptied);
         }
         Some(row)
     }
@@ -136,6 +163,7 @@ impl Blocks {
                 break;
             }
             (n_rows, n_bytes) = (rows, bytes);
+            self.n_empty_bytes -= block.n_empty_bytes;
             taken.extend(self.queue.pop_front());
         }
         self.n_rows -= n_rows;
@@ -143,12 +171,13 @@ impl Blocks {
         (taken, n_rows, n_bytes)
     }
 
-    /// Takes blocks back that have been emptied.
-    pub(crate) fn recycle(&mut self, emptied: Vec<Block>) {
-        // As many as are taken at once, and one that fills meanwhile.
-        let keep = emptied.len() + 1;
+    /// Takes blocks back that have been emptied, and returns those that are too many: for the caller to
+    /// free, who need not hold a lock for it.
+    pub(crate) fn recycle(&mut self, emptied: Vec<Block>) -> Vec<Block> {
+        // As many as are taken at once and one that fills meanwhile, or those that were made ahead.
+        let keep = (emptied.len() + 1).max(AHEAD);
         self.spare.extend(emptied);
-        self.spare.truncate(keep);
+        self.spare.split_off(keep.min(self.spare.len()))
     }
 
     /// How large a block is to be made ahead, with room for so many more rows; `None` when there are enough.
@@ -166,7 +195,7 @@ impl Blocks {
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.spare.clear();
-        (self.n_rows, self.n_bytes) = (0, 0);
+        (self.n_rows, self.n_bytes, self.n_empty_bytes) = (0, 0, 0);
     }
 }
 
@@ -197,8 +226,56 @@ mod tests {
             })
             .collect();
         assert_eq!(ids, (0..20).collect::<Vec<_>>());
-        blocks.recycle(taken);
-        assert_eq!(blocks.spare.len(), 2);
+        taken.iter_mut().for_each(Block::clear);
+        assert!(blocks.recycle(taken).is_empty());
+    }
+
+    #[test]
+    fn blocks_that_were_made_ahead_outlast_a_flush_and_what_is_too_much_is_handed_back() {
+        let mut blocks = Blocks::new(10, 1 << 20);
+        while let Some(n_rows) = blocks.wants_block(100) {
+            blocks.add(Block::ready(n_rows));
+        }
+        push(&mut blocks, Row::Detection(detection("c", 0)));
+        let (mut taken, ..) = blocks.take(10, usize::MAX);
+        taken.iter_mut().for_each(Block::clear);
+        assert!(blocks.recycle(taken).is_empty());
+        assert_eq!(blocks.wants_block(100), None);
+        let too_many = (0..3).map(|_| Block::ready(10)).collect();
+        assert_eq!(blocks.recycle(too_many).len(), 3);
+    }
+
+    #[test]
+    fn places_that_stay_empty_count_until_their_block_is_gone() {
+        let mut blocks = Blocks::new(100, 64 * 1024);
+        for _ in 0..100 {
+            push(&mut blocks, Row::Track(track("c", 1_000)));
+        }
+        let memory = |blocks: &Blocks| -> usize {
+            let places = blocks.queue.iter().map(|block| block.rows.capacity());
+            places.sum::<usize>() * size_of::<Row>()
+        };
+        // Each row charges its own place; only the last block is still to be filled.
+        let charged_places = blocks.n_rows() * size_of::<Row>() + blocks.n_empty_bytes;
+        let still_open = blocks.queue.back().unwrap().rows.capacity() * size_of::<Row>();
+        assert!(charged_places + still_open >= memory(&blocks));
+        assert!(blocks.n_empty_bytes > 0);
+
+        let (taken, ..) = blocks.take(50, usize::MAX);
+        assert!(!taken.is_empty());
+        while blocks.pop_oldest().is_some() {}
+        assert_eq!(blocks.n_held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_block_has_no_more_places_than_its_bytes_can_fill() {
+        let mut blocks = Blocks::new(1_000, 4_096);
+        for id in 0..1_000 {
+            push(&mut blocks, Row::Detection(detection("c", id)));
+        }
+        for block in &blocks.queue {
+            assert!(block.rows.capacity() * size_of::<Row>() <= 4_096);
+        }
     }
 
     #[test]
@@ -229,8 +306,8 @@ mod tests {
 
     #[test]
     fn an_entry_of_many_rows_is_made_of_whole_blocks() {
-        assert_eq!(Blocks::new(500, 1).block_rows, 500);
-        assert_eq!(Blocks::new(5000, 1).block_rows, 1000);
-        assert_eq!(Blocks::new(1, 1).block_rows, 1);
+        assert_eq!(Blocks::new(500, 1 << 20).block_rows, 500);
+        assert_eq!(Blocks::new(5000, 1 << 20).block_rows, 1000);
+        assert_eq!(Blocks::new(1, 1 << 20).block_rows, 1);
     }
 }

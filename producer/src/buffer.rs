@@ -208,7 +208,7 @@ impl Buffer {
     fn has_room(&self, offer: &Offer) -> bool {
         let (rows, bytes) = (&self.blocks, &self.flight);
         rows.n_rows() + bytes.n_rows < self.limits.buffer_rows
-            && (rows.n_bytes() + bytes.n_bytes).saturating_add(offer.n_bytes)
+            && (rows.n_held_bytes() + bytes.n_bytes).saturating_add(offer.n_bytes)
                 <= self.limits.buffer_bytes
             && self.ring_has_room(offer)
     }
@@ -334,9 +334,9 @@ impl Buffer {
         blocks
     }
 
-    /// Takes emptied blocks back.
-    pub(crate) fn recycle(&mut self, emptied: Vec<Block>) {
-        self.blocks.recycle(emptied);
+    /// Takes emptied blocks back, and returns those that are too many.
+    pub(crate) fn recycle(&mut self, emptied: Vec<Block>) -> Vec<Block> {
+        self.blocks.recycle(emptied)
     }
 
     /// How large a block is to be made ahead, if one is.

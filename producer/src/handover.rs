@@ -28,6 +28,9 @@ use crate::{
 /// How often blocks are made for rows that pile up: at 400,000 rows a second the last one is not yet full.
 const MAKE_ROOM_EVERY: Duration = Duration::from_millis(5);
 
+/// The same when no rows come: those that come then find blocks that were made before.
+const MAKE_ROOM_AT_LEAST_EVERY: Duration = Duration::from_millis(40);
+
 /// What became of a row that was offered.
 #[must_use = "a dropped row is lost"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +171,8 @@ impl Handover {
     pub(crate) fn recycle(&self, mut blocks: Vec<Block>) {
         // Before the lock: each row has strings to free.
         blocks.iter_mut().for_each(Block::clear);
-        self.buffer().recycle(blocks);
+        let too_many = self.buffer().recycle(blocks);
+        drop(too_many);
     }
 
     /// Waits until rows are to be sent; `false` when there will never be any again.
@@ -194,22 +198,29 @@ impl Handover {
     /// As that of `slow`.
     pub(crate) async fn making_room<T>(&self, slow: impl Future<Output = T>) -> T {
         let mut slow = pin!(slow);
+        let mut pause = MAKE_ROOM_EVERY;
         loop {
             tokio::select! {
                 biased;
                 done = &mut slow => return done,
-                () = sleep(MAKE_ROOM_EVERY) => self.make_room(),
+                () = sleep(pause) => pause = match self.make_room() {
+                    0 => (2 * pause).min(MAKE_ROOM_AT_LEAST_EVERY),
+                    _ => MAKE_ROOM_EVERY,
+                },
             }
         }
     }
 
-    fn make_room(&self) {
+    /// Makes the blocks that are wanted, and returns how many.
+    fn make_room(&self) -> usize {
+        let mut n_made = 0;
         loop {
             let wanted = self.buffer().wants_block();
-            let Some(n_rows) = wanted else { return };
+            let Some(n_rows) = wanted else { return n_made };
             // Made while nobody has to wait for it.
             let block = Block::ready(n_rows);
             self.buffer().add_block(block);
+            n_made += 1;
         }
     }
 
