@@ -432,22 +432,16 @@ async fn write_others(
     report: &mut CommitReport,
 ) -> Result<(), StoreError> {
     let (client, silence) = (&connection.client, connection.silence);
-    answer(silence, "join `sessions`", joining.finish(client, prepared)).await?;
     let entries = || included.iter().map(|&at| &batch.entries()[at]);
+    let announced = entries()
+        .flat_map(|entry| &batch.sessions[entry.sessions.clone()])
+        .collect();
+    let joining = joining.finish(client, prepared, announced);
+    answer(silence, "write to `sessions`", joining).await?;
     let merged = tracks::merged(entries().flat_map(|entry| &batch.tracks[entry.tracks.clone()]));
     if !merged.is_empty() {
         let doing = format!("upsert {} rows into `tracks`", merged.len());
         report.tracks = answer(silence, doing, tracks::upsert(client, &merged)).await?;
-    }
-    let mut announced: Vec<_> = entries()
-        .flat_map(|entry| &batch.sessions[entry.sessions.clone()])
-        .collect();
-    // Two transactions with sessions in common meet them in the same order; the sort keeps what is said of
-    // one session in its order.
-    announced.sort_by_key(|session| &session.session_id);
-    for session in announced {
-        let announcing = sessions::announce(client, session);
-        answer(silence, "upsert a row into `sessions`", announcing).await?;
     }
     Ok(())
 }

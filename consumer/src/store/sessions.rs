@@ -22,7 +22,7 @@ use super::{
 
 /// Of those that exist, which, and whether they have a finished summary or one that is being made.
 pub(super) const HOLD_SESSIONS: &str = "
-SELECT session_id, ended_at IS NOT NULL AND summarized_at IS NOT NULL
+SELECT session_id, summarized_at IS NOT NULL
 FROM sessions
 WHERE session_id = ANY($1)
 ORDER BY session_id
@@ -33,6 +33,13 @@ INSERT INTO sessions (session_id)
 SELECT session_id FROM unnest($1::text[]) AS s (session_id)
 ORDER BY session_id
 ON CONFLICT (session_id) DO NOTHING";
+
+/// Before rows are changed one by one: in the order in which everybody changes them.
+const LOCK: &str = "
+SELECT FROM sessions
+WHERE session_id = ANY($1)
+ORDER BY session_id
+FOR NO KEY UPDATE";
 
 const MARK_OUT_OF_DATE: &str = "
 UPDATE sessions
@@ -53,27 +60,53 @@ impl Joining {
         self.missing.is_empty() && self.summarized.is_empty()
     }
 
-    /// Makes the rows that do not exist, and marks finished summaries as out of date: at any time before the
-    /// transaction ends.
+    /// Makes the rows that do not exist, marks finished summaries as out of date, and notes what was
+    /// announced: at any time before the transaction ends.
     ///
     /// All transactions do this after they have entered their keys into the ledger and before they write
-    /// tracks, so that no two wait for each other.
+    /// tracks; and all make rows before they change any, both in the order of their IDs. So no two wait for
+    /// each other.
     pub(super) async fn finish(
         mut self,
         client: &Client,
         prepared: &Prepared,
+        mut announced: Vec<&Session>,
     ) -> Result<(), tokio_postgres::Error> {
+        // What is said of one session keeps its order.
+        announced.sort_by_key(|session| &session.session_id);
+        let of_announced = || announced.iter().map(|session| session.session_id.as_str());
+        let wanted: BTreeSet<&str> = self
+            .missing
+            .iter()
+            .map(String::as_str)
+            .chain(of_announced())
+            .collect();
+        if !wanted.is_empty() {
+            let wanted = Vec::from_iter(wanted);
+            client.execute(CREATE, &[&wanted]).await?;
+        }
         if !self.missing.is_empty() {
-            client.execute(CREATE, &[&self.missing]).await?;
             // A row that another transaction made in between is not held by the insert.
             let made = hold(client, prepared, &self.missing).await?;
             self.summarized.extend(made.summarized);
         }
+        let changing: BTreeSet<&str> = self
+            .summarized
+            .iter()
+            .map(String::as_str)
+            .chain(of_announced())
+            .collect();
+        if changing.len() > 1 {
+            let changing = Vec::from_iter(changing);
+            client.execute(LOCK, &[&changing]).await?;
+        }
         if !self.summarized.is_empty() {
-            self.summarized.sort_unstable();
             client
                 .execute(MARK_OUT_OF_DATE, &[&self.summarized])
                 .await?;
+        }
+        for session in announced {
+            announce(client, session).await?;
         }
         Ok(())
     }
@@ -126,10 +159,7 @@ SET source        = coalesce(excluded.source, s.source),
     summarized_at = CASE WHEN excluded.ended_at IS NULL THEN s.summarized_at END,
     people        = CASE WHEN excluded.ended_at IS NULL THEN s.people END";
 
-pub(super) async fn announce(
-    client: &Client,
-    session: &Session,
-) -> Result<u64, tokio_postgres::Error> {
+async fn announce(client: &Client, session: &Session) -> Result<u64, tokio_postgres::Error> {
     let Session {
         session_id,
         started_at,
@@ -198,6 +228,12 @@ SET detections    = (SELECT count(*) FROM rows),
     summarized_at = now()
 WHERE session_id = $1 AND summarized_at = $2
 RETURNING detections, people, male, female, unknown";
+
+/// Rows came in while a session was counted that nobody has said to have ended: for a worker to find it.
+const NOTE_END: &str = "
+UPDATE sessions
+SET ended_at = coalesce(ended_at, (SELECT max(timestamp) FROM detections WHERE session_id = $1), now())
+WHERE session_id = $1 AND ended_at IS NULL";
 
 /// A mark without a result is that of somebody who is counting, or died of it.
 const UNSUMMARIZED: &str = "
@@ -287,6 +323,12 @@ impl Store {
                 .query_opt(SUMMARIZE, &[&session_id, &mark])
                 .await
                 .map_err(failed())?;
+            if row.is_none() {
+                transaction
+                    .execute(NOTE_END, &[&session_id])
+                    .await
+                    .map_err(failed())?;
+            }
             transaction.commit().await.map_err(failed())?;
             Ok(row.and_then(|row| summary(&row, 0)))
         })

@@ -167,7 +167,10 @@ impl Store {
             let joining = sessions::join(client, &prepared, &session_ids)
                 .await
                 .map_err(failed())?;
-            joining.finish(client, &prepared).await.map_err(failed())?;
+            joining
+                .finish(client, &prepared, Vec::new())
+                .await
+                .map_err(failed())?;
             let n_rows = upsert(client, &merged).await.map_err(failed())?;
             let written = Written {
                 tracks: tracks.len(),

@@ -1,9 +1,16 @@
-use passerby_consumer::WorkerConfig;
-use passerby_shared::{Detection, Gender, Session, SessionSummary, Track};
+use std::{sync::Arc, time::Duration};
+
+use passerby_consumer::{
+    WorkerConfig,
+    batch::{Batch, BatchBuilder},
+};
+use passerby_shared::{Detection, Gender, IdempotencyKey, Session, SessionSummary, Track};
 use passerby_tests::{
     Env, Fault, eventually,
     fixtures::{MIDNIGHT, SESSION, detection, track},
 };
+use tokio::{sync::Barrier, task::JoinSet};
+use tokio_postgres::{Client, NoTls};
 
 /// `n` rows of person `track_id`.
 fn person(track_id: i64, n: i64, gender: Option<Gender>) -> Vec<Detection> {
@@ -154,4 +161,116 @@ async fn a_running_worker_summarizes_sessions_that_end() {
 
     assert_eq!(summary(&env).await.unwrap().people, 1);
     worker.stop().await;
+}
+
+/// A connection beside the test's own, for what is to be held for a while.
+async fn operator(env: &Env) -> Client {
+    let url = env.servers.postgres_url(env.database());
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn n_waiting_for_locks(env: &Env) -> i64 {
+    env.value(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn rows_that_come_while_a_session_that_nobody_ended_is_counted_are_counted_in_the_end() {
+    let env = Env::start().await;
+    env.publish(&person(1, 40, Some(Gender::Male))).await;
+    env.run_worker_drain().await;
+    let (tables, rows) = (operator(&env).await, operator(&env).await);
+    // The mark is made; the count then waits for the table, and its result for the row.
+    tables
+        .batch_execute("BEGIN; LOCK TABLE tracks IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut store = env.store().await;
+    let summarizing = tokio::spawn(async move { store.summarize_session(SESSION).await.unwrap() });
+    eventually("the count waits", async || {
+        n_waiting_for_locks(&env).await == 1
+    })
+    .await;
+    rows.batch_execute("BEGIN; SELECT FROM sessions FOR NO KEY UPDATE")
+        .await
+        .unwrap();
+    tables.batch_execute("COMMIT").await.unwrap();
+    eventually("the result waits", async || {
+        env.value::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')",
+        )
+        .await
+    })
+    .await;
+
+    let worker = env.start_worker(env.worker_config()).await;
+    env.publish(&person(2, 30, Some(Gender::Female))).await;
+    // Stored already, or waiting to say that the summary is out of date.
+    eventually("rows come", async || {
+        env.n_rows().await == 70 || n_waiting_for_locks(&env).await == 2
+    })
+    .await;
+    rows.batch_execute("COMMIT").await.unwrap();
+    summarizing.await.unwrap();
+
+    eventually("all are counted", async || {
+        let mut store = env.store().await;
+        store
+            .summarize_ended_sessions(Duration::ZERO)
+            .await
+            .unwrap();
+        summary(&env).await.map(|made| made.detections) == Some(70)
+    })
+    .await;
+    worker.stop().await;
+}
+
+/// A batch with rows of one new session, which says something of another one.
+fn batch(rows_of: &str, announced: &str) -> Batch {
+    let mut batch = BatchBuilder::default();
+    let row = Detection {
+        session_id: rows_of.to_owned(),
+        ..detection(1)
+    };
+    batch.push_detection(&row.as_ref());
+    batch.finish_entry(IdempotencyKey::generate(), None, Vec::new());
+    batch.push_session(Session {
+        session_id: announced.to_owned(),
+        ..ended()
+    });
+    batch.finish_entry(IdempotencyKey::generate(), None, Vec::new());
+    batch.build()
+}
+
+#[tokio::test]
+async fn two_batches_that_announce_each_others_sessions_do_not_wait_for_each_other() {
+    const ROUNDS: usize = 100;
+    let env = Env::start().await;
+    let together = Arc::new(Barrier::new(2));
+    let mut committing = JoinSet::new();
+    for (mine, theirs) in [("a", "b"), ("b", "a")] {
+        let (mut store, together) = (env.store().await, Arc::clone(&together));
+        committing.spawn(async move {
+            for round in 0..ROUNDS {
+                let batch = batch(&format!("{mine}-{round}"), &format!("{theirs}-{round}"));
+                together.wait().await;
+                // A deadlock would be an error: one of the two is chosen to fail.
+                let (settled, _) = store.commit(&batch).await.unwrap();
+                drop(settled);
+            }
+        });
+    }
+    // Of the other one, which then waits for ever, nothing more is heard.
+    while let Some(committed) = committing.join_next().await {
+        committed.unwrap();
+    }
+    let n_sessions: i64 = env
+        .value("SELECT count(*) FROM sessions WHERE ended_at IS NOT NULL")
+        .await;
+    assert_eq!(n_sessions, i64::try_from(2 * ROUNDS).unwrap());
 }
