@@ -147,7 +147,7 @@ SELECT CASE WHEN $5 = 'all' THEN NULL ELSE date_trunc($5, start_time, 'UTC') END
        count(*) FILTER (WHERE gender = 'male'),
        count(*) FILTER (WHERE gender = 'female'),
        count(*) FILTER (WHERE gender = 'unknown' OR gender IS NULL),
-       sum(detection_count)::bigint
+       least(sum(detection_count), 9223372036854775807)::bigint
 FROM tracks
 WHERE start_time >= $1 AND start_time < $2
   AND ($3::text IS NULL OR camera_id = $3)
