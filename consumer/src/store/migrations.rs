@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use passerby_shared::ErrorChain;
 use refinery::Runner;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Store, StoreError,
@@ -24,6 +25,11 @@ pub(crate) const HISTORY_TABLE: &str = "passerby_schema_history";
 
 /// Longest wait for migrations, those of others included.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A migration that waits for a table which a long query reads holds up everybody who comes after it. So it
+/// does not wait for long, and tries again.
+const LOCK_LIMIT: &str = "SET lock_timeout = '2s'";
+const LOCK_PAUSE: Duration = Duration::from_secs(3);
 
 /// `passerby` in ASCII, cut to 8 bytes: the advisory lock of migrations and partitions.
 pub(super) const MAINTENANCE_LOCK: i64 = 0x7061_7373_6572_6279;
@@ -87,10 +93,25 @@ impl Store {
                 .execute("SELECT pg_advisory_lock($1)", &[&MAINTENANCE_LOCK])
                 .await
                 .map_err(StoreError::statement("take the lock for migrations"))?;
-            let report = migrate(&mut connection, &url, dry_run).await?;
+            let set = StoreError::statement("set a limit for locks");
+            connection.client.batch_execute(LOCK_LIMIT).await.map_err(set)?;
+            let report = loop {
+                match migrate(&mut connection, &url, dry_run).await {
+                    Err(error) if error.is_lock_timeout() => {
+                        warn!(
+                            error = %ErrorChain(&error),
+                            "a table is in use: trying to migrate again, and letting others through \
+                             meanwhile"
+                        );
+                        tokio::time::sleep(LOCK_PAUSE).await;
+                    }
+                    done => break done?,
+                }
+            };
+            let release = format!("RESET lock_timeout; SELECT pg_advisory_unlock({MAINTENANCE_LOCK})");
             connection
                 .client
-                .execute("SELECT pg_advisory_unlock($1)", &[&MAINTENANCE_LOCK])
+                .batch_execute(&release)
                 .await
                 .map_err(StoreError::statement("release the lock for migrations"))?;
             Ok(report)

@@ -1,6 +1,7 @@
 use futures_util::future::join_all;
 use passerby_consumer::Worker;
-use passerby_tests::Env;
+use passerby_tests::{Env, eventually};
+use tokio_postgres::NoTls;
 
 #[tokio::test]
 async fn ten_workers_that_start_at_once_migrate_once() {
@@ -36,4 +37,33 @@ async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let done = store.migrate().await.unwrap();
     assert_eq!(done, planned);
     assert_eq!(store.migrate().await.unwrap().applied, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_migration_does_not_wait_long_for_a_lock_and_tries_again_until_it_has_it() {
+    let env = Env::with_empty_database().await;
+    let url = env.servers.postgres_url(env.database());
+    let (operator, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    operator
+        .batch_execute("BEGIN; CREATE TABLE detections ()")
+        .await
+        .unwrap();
+    let mut store = env.store().await;
+    let migrating = tokio::spawn(async move { store.migrate().await });
+    let n_waiting = async || {
+        env.value::<i64>(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .await
+    };
+    eventually("it waits", async || n_waiting().await == 1).await;
+
+    eventually("it has given up", async || n_waiting().await == 0).await;
+    assert!(!migrating.is_finished());
+    operator.batch_execute("ROLLBACK").await.unwrap();
+
+    migrating.await.unwrap().unwrap();
+    env.store().await.check_schema().await.unwrap();
 }
