@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{EntryId, IdempotencyKey, Session, StreamKey, Track};
 
 use crate::{
-    store::{DeadLetter, Reason},
+    store::{CopyBuffer, DeadLetter, Reason},
     timing::Timing,
 };
 
@@ -76,6 +76,13 @@ impl Batch {
     /// The entries, in the order they were read.
     pub fn entries(&self) -> &[BatchEntry] {
         &self.entries
+    }
+
+    /// The memory of its COPY data, unless somebody else still reads that.
+    pub(crate) fn into_copy_buffer(self) -> Option<CopyBuffer> {
+        self.tuples
+            .is_unique()
+            .then(|| CopyBuffer::reusing(self.tuples))
     }
 
     /// Detections to be stored.

@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     WorkerError,
     batch::{Batch, BatchEntry, Origin, RawFields},
+    copy_buffers::CopyBuffers,
     dead_letter_guard::DeadLetterGuard,
     decoder,
     health::Turning,
@@ -75,6 +76,7 @@ pub(crate) struct Committer {
     pub(crate) store: Store,
     pub(crate) batches: Arc<Mutex<mpsc::Receiver<Batch>>>,
     pub(crate) settled: mpsc::Sender<Committed>,
+    pub(crate) buffers: CopyBuffers,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: DeadLetterGuard,
@@ -236,10 +238,11 @@ impl Committer {
                     }
                     let elapsed = started.elapsed();
                     self.committed(&batch, report, elapsed);
-                    let timing = batch.timing.map(|mut timing| {
+                    let timing = batch.timing.take().map(|mut timing| {
                         timing.committed(elapsed, report.times, report.detections);
                         timing
                     });
+                    self.buffers.recycle(batch);
                     return Ok(Outcome::Settled(Box::new(Committed { settled, timing })));
                 }
                 Ok(None) => return Ok(Outcome::Mended(Box::new(batch))),

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::{
     batch::{Batch, BatchBuilder, Origin, RawFields},
+    copy_buffers::CopyBuffers,
     health::Turning,
     reply::{Delivered, Read},
     store::{DeadLetter, Reason},
@@ -33,12 +34,14 @@ pub(crate) struct Decoder {
     pub(crate) batch_bytes: NonZeroUsize,
     pub(crate) linger: Duration,
     pub(crate) turning: Turning,
+    pub(crate) buffers: CopyBuffers,
 }
 
 impl Decoder {
     /// Runs until the reader is gone and everything it sent has been passed on.
     pub(crate) async fn run(self, mut reads: mpsc::Receiver<Read>, batches: mpsc::Sender<Batch>) {
-        let mut batch = BatchBuilder::default();
+        let empty = || BatchBuilder::with_buffer(self.buffers.take());
+        let mut batch = empty();
         let mut closes_at = None;
         loop {
             self.turning.waits();
@@ -48,11 +51,8 @@ impl Decoder {
                     Ok(next) => next,
                     Err(_) => {
                         closes_at = None;
-                        if batches
-                            .send(std::mem::take(&mut batch).build())
-                            .await
-                            .is_err()
-                        {
+                        let full = std::mem::replace(&mut batch, empty());
+                        if batches.send(full.build()).await.is_err() {
                             return;
                         }
                         continue;
@@ -72,10 +72,7 @@ impl Decoder {
                 {
                     closes_at = None;
                     batch.decoded(lap.next());
-                    let full = std::mem::replace(
-                        &mut batch,
-                        BatchBuilder::with_capacity(self.batch_rows.get().min(20_000) * 192),
-                    );
+                    let full = std::mem::replace(&mut batch, empty());
                     // The committers are gone: so is everything that could become of the batch.
                     self.turning.waits();
                     if batches.send(full.build()).await.is_err() {

@@ -22,6 +22,7 @@ pub mod command_line;
 mod committer;
 mod config;
 pub mod config_file;
+mod copy_buffers;
 mod dead_letter_guard;
 mod decoder;
 pub mod exporter;

@@ -19,6 +19,7 @@ use crate::{
     InvalidConfig, WorkerConfig, WorkerReport, WorkerStats,
     acker::Acker,
     committer::Committer,
+    copy_buffers::CopyBuffers,
     dead_letter_guard::{DeadLetterGuard, MostlyBad},
     decoder::Decoder,
     group,
@@ -278,7 +279,14 @@ impl Worker {
             tail: Tail::default(),
             turning: health.watch("reader"),
         };
+        // One that is filled, one that waits, and one in each COPY; a batch is closed by the row with which it
+        // has grown too large.
+        let buffers = CopyBuffers::new(
+            config.committers.get() + 2,
+            config.batch_bytes.get().saturating_mul(2),
+        );
         let decoder = Decoder {
+            buffers: buffers.clone(),
             batch_rows: config.batch_rows,
             batch_bytes: config.batch_bytes,
             linger: config.linger,
@@ -384,6 +392,7 @@ impl Worker {
                     .turning(turning.clone()),
                 batches: Arc::clone(&batches),
                 settled: settled_tx.clone(),
+                buffers: buffers.clone(),
                 stats: Arc::clone(&stats),
                 metrics: Arc::clone(&metrics),
                 turning: turning.clone(),

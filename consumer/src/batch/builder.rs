@@ -43,12 +43,17 @@ pub struct BatchBuilder {
 const US_PER_DAY: i64 = 86_400_000_000;
 
 impl BatchBuilder {
-    /// A builder with room for about `n_bytes` of COPY data.
-    pub fn with_capacity(n_bytes: usize) -> Self {
+    /// A builder whose COPY data goes into this buffer, which is empty.
+    pub(crate) fn with_buffer(tuples: CopyBuffer) -> Self {
         Self {
-            tuples: CopyBuffer::with_capacity(n_bytes),
+            tuples,
             ..Self::default()
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn push_raw(&mut self, tuples: &[u8]) {
+        self.tuples.push_raw(tuples);
     }
 
     /// Whether there is nothing to commit or acknowledge.

@@ -77,6 +77,23 @@ impl CopyBuffer {
         }
     }
 
+    /// An empty buffer in the memory of rows that were sent, which nobody else reads.
+    pub(crate) fn reusing(sent: Bytes) -> Self {
+        let mut tuples = Vec::from(sent);
+        tuples.clear();
+        Self { tuples }
+    }
+
+    /// Bytes there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.tuples.capacity()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn push_raw(&mut self, tuples: &[u8]) {
+        self.tuples.extend_from_slice(tuples);
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.tuples.len()

@@ -14,6 +14,7 @@ use crate::{
     WorkerError,
     batch::Batch,
     committer::{Committed, Committer},
+    copy_buffers::CopyBuffers,
     dead_letter_guard::DeadLetterGuard,
     health::Health,
     metrics::Metrics,
@@ -44,6 +45,8 @@ impl Committing {
             store: Store::new(database_url.clone(), StoreTimeouts::default()),
             batches: Arc::new(Mutex::new(batches_rx)),
             settled: settled_tx,
+            // Nobody would take any out again.
+            buffers: CopyBuffers::new(0, 0),
             stats: Arc::clone(&stats),
             metrics: Arc::new(Metrics::register()),
             // Nobody watches it but whoever waits for it.
