@@ -28,7 +28,7 @@ COMMENT ON COLUMN books.duplicates IS 'Entries that the ledger knew: nothing was
 COMMENT ON COLUMN books.tracks IS 'Snapshots of tracks taken in; a row of tracks is the newest of its snapshots.';
 COMMENT ON COLUMN books.sessions IS 'What pipelines said of sessions, taken in.';
 COMMENT ON COLUMN books.dead_rows IS 'Rows in dead letters, as far as they could be counted.';
-COMMENT ON COLUMN books.rows_foreign IS 'Of all these rows: of entries that came without a key, and so of programs that keep no books.';
+COMMENT ON COLUMN books.rows_foreign IS 'Of all these rows: of entries whose keys no producer of ours made, or that had none: of programs that keep no books.';
 COMMENT ON COLUMN books.rows_requeued IS 'Of all these rows: put back from the dead letters.';
 COMMENT ON COLUMN books.rows_direct IS 'Of all these rows: stored through the library or by ingest, not through a stream.';
 COMMENT ON COLUMN books.detections_dropped IS 'Detections that retention dropped.';

@@ -335,13 +335,10 @@ impl Batch {
 }
 
 impl BatchEntry {
-    /// Whether it came through a stream without a key of its own: of a program that keeps no books.
+    /// Whether it came through a stream, and not from one of our producers, which make keys that tell their
+    /// time: from a program that keeps no books.
     pub(crate) fn is_foreign(&self) -> bool {
-        self.origin.as_ref().is_some_and(|Origin { stream, id }| {
-            // A producer's keys tell their time: nothing else needs to be derived again.
-            self.key.made_at_ms().is_none()
-                && self.key == IdempotencyKey::derived_from_entry(stream, *id)
-        })
+        self.origin.is_some() && self.key.made_at_ms().is_none()
     }
 
     /// Whether its key was made before this time, and it has rows that may be stored already.

@@ -15,6 +15,7 @@
     reason = "a program for people who test; what fails in it ends it"
 )]
 
+mod balance;
 mod books;
 mod disk;
 mod faults;
@@ -190,6 +191,7 @@ async fn run(args: &Args, seed: u64, only_round: Option<u64>) -> bool {
         world: Arc::clone(&world),
         producers,
         open: Vec::new(),
+        piped: balance::Accepted::default(),
         stored: BTreeMap::new(),
     };
     let mut report = Report::new(seed);

@@ -22,7 +22,7 @@ use clap::Args;
 use passerby_producer::{Producer, Recorded, RedisUrl};
 use tokio::time::{Instant, sleep};
 
-use crate::{books::Account, producers, rows::Source, spool};
+use crate::{balance::Accepted, books::Account, producers, rows::Source, spool};
 
 pub(crate) const ROWS_PER_SECOND: i64 = 400;
 const FRAME: Duration = Duration::from_millis(20);
@@ -177,7 +177,7 @@ impl Pipeline {
     }
 
     /// Tells the process to finish, and returns what must be there, and what went wrong.
-    pub(crate) async fn finish(&self) -> (Account, Vec<String>) {
+    pub(crate) async fn finish(&self) -> (Account, Accepted, Vec<String>) {
         let mut running = self.state().running.take().expect("started with the round");
         drop(running.child.stdin.take());
         let deadline = Instant::now() + PATIENCE + Duration::from_secs(5);
@@ -203,10 +203,17 @@ impl Pipeline {
         let source = Source::new(state.session_id.clone(), ROWS_PER_SECOND);
         let mut account = Account::new(source);
         let n_ended = state.ended.len();
+        let n_rows = |notes: &Notes| (notes.accepted.len() + notes.tracks.len()) as u64;
+        let accepted = Accepted {
+            certain: state.ended.iter().map(n_rows).sum(),
+            // A detection, or the track after it.
+            uncertain: n_ended as u64 - 1,
+            dropped: 0,
+        };
         for (at, notes) in state.ended.drain(..).enumerate() {
             notes.enter(&mut account, at + 1 < n_ended);
         }
-        (account, errors)
+        (account, accepted, errors)
     }
 }
 

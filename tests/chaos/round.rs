@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    balance::{self, Accepted},
     books::Account,
     faults::{self, Fault, Kind, Outcome, put_all_back},
     producers,
@@ -63,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) drain_limit: Duration,
     pub(crate) world: Arc<World>,
     pub(crate) producers: Producers,
+    /// What the pipeline's processes have accepted, in all rounds.
+    pub(crate) piped: Accepted,
     /// Sessions with rows that Postgres refuses until that is mended.
     pub(crate) open: Vec<Account>,
     /// Rows of each session when last looked at.
@@ -107,6 +110,7 @@ impl Run {
             });
         }
         let watching = tokio::spawn(watch::trimming(Arc::clone(&world)));
+        let balancing = tokio::spawn(balance::watch(Arc::clone(&world)));
         let (mut recording, stranger) = tokio::join!(
             self.producers.record(sources, self.length),
             strangers::write(Arc::clone(&world), stranger, self.length),
@@ -118,8 +122,10 @@ impl Run {
 
         let mut verdict = Verdict::default();
         let mut accounts = vec![stranger];
-        let (account, errors) = world.pipeline.finish().await;
+        let (account, piped, errors) = world.pipeline.finish().await;
         accounts.push(account);
+        self.piped.certain += piped.certain;
+        self.piped.uncertain += piped.uncertain;
         recording.errors.extend(errors);
         self.producers.flush(&before, &mut recording).await;
         accounts.append(&mut recording.accounts);
@@ -142,6 +148,19 @@ impl Run {
         for error in late.into_iter().chain(recording.errors) {
             verdict.problem("promises of producers and workers broken", error);
         }
+        if balancing.is_finished() {
+            verdict.problem(
+                "status and a count by hand differ",
+                balancing.await.unwrap(),
+            );
+        } else {
+            balancing.abort();
+        }
+        if verdict.is_good()
+            && let Some(wrong) = balance::settled(&world, self.accepted()).await
+        {
+            verdict.problem("books that do not balance", wrong);
+        }
         if watching.is_finished() {
             verdict.problem("trimmed too early", watching.await.unwrap());
         } else {
@@ -160,6 +179,16 @@ impl Run {
             drained_in,
             took: begun_at.elapsed(),
         }
+    }
+
+    /// What all producers have accepted and dropped since the run began.
+    fn accepted(&self) -> Accepted {
+        let rows = self.producers.stats().into_iter().map(|stats| stats.rows());
+        rows.fold(self.piped, |all, rows| Accepted {
+            certain: all.certain + rows.accepted,
+            dropped: all.dropped + rows.dropped_oldest,
+            ..all
+        })
     }
 
     /// Waits for the summaries of all sessions that ended; says which is missing or wrong.

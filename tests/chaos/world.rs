@@ -21,7 +21,7 @@ use passerby_tests::FaultProxy;
 use redis::FromRedisValue;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Row};
 
 use crate::{
     pipeline::Pipeline,
@@ -256,6 +256,12 @@ impl World {
     pub(crate) async fn try_sql_for(&self, sql: &str, limit: Duration) -> bool {
         let run = async { self.try_client().await?.batch_execute(sql).await };
         matches!(timeout(limit, run).await, Ok(Ok(())))
+    }
+
+    /// What a query finds, if it does in so long.
+    pub(crate) async fn try_query(&self, sql: &str, limit: Duration) -> Option<Vec<Row>> {
+        let run = async { self.try_client().await?.query(sql, &[]).await };
+        timeout(limit, run).await.ok()?.ok()
     }
 
     /// Makes the database read-only for new sessions, or ends that, which must succeed.

@@ -18,3 +18,9 @@ pub use samples::Samples;
 pub use servers::{BenchServers, Rows};
 pub use usage::{CpuTime, Usage};
 pub use worker_process::{Drained, WorkerProcess};
+
+/// Builds the program `passerby`, and says where it is: not while the clock runs.
+#[must_use]
+pub fn passerby_program() -> std::path::PathBuf {
+    crate::program::build("passerby")
+}

@@ -254,7 +254,7 @@ pub struct StoreBooks {
     pub sessions: u64,
     /// Rows in dead letters, as far as they could be counted.
     pub dead_rows: u64,
-    /// Rows of entries that came without a key: of programs that keep no books.
+    /// Rows of entries whose keys no producer of ours made, or that had none: of programs that keep no books.
     pub rows_foreign: u64,
     /// Rows that were put back from the dead letters.
     pub rows_requeued: u64,
