@@ -233,7 +233,7 @@ pub(super) async fn keep_and_commit(
 }
 
 /// The books as Postgres keeps them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreBooks {
     /// Since when they are kept.

@@ -165,3 +165,157 @@ impl Balance {
         dropped.invalid += rows.invalid;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use passerby_shared::books::{ProducerRecord, SpoolRecord, Stamped};
+
+    use super::{super::StreamStatus, *};
+
+    const NOW_MS: u64 = 1_000_000;
+
+    /// A producer's record, told so many ms ago.
+    fn told(ms_ago: u64, accepted: u64, change: impl FnOnce(&mut ProducerRecord)) -> Record {
+        let mut told = ProducerRecord::default();
+        told.detections.accepted = accepted;
+        told.largest_entry_rows = 10;
+        change(&mut told);
+        Stamped {
+            updated_ms: NOW_MS - ms_ago,
+            told,
+        }
+    }
+
+    type Record = Stamped<ProducerRecord>;
+
+    fn on_spool(record: &mut ProducerRecord, first_seq: u64) {
+        record.spool = Some(SpoolRecord {
+            id: "host:/spool".to_owned(),
+            first_seq,
+            ..SpoolRecord::default()
+        });
+    }
+
+    /// Redis with these producers and so many entries, and Postgres with so many rows of producers settled.
+    fn check(producers: Vec<Record>, entries: u64, settled: u64, expected: Balance) {
+        let names = (0..).map(|n| format!("producer-{n}"));
+        let redis = RedisStatus {
+            now_ms: NOW_MS,
+            producers: names.zip(producers).collect::<BTreeMap<_, _>>(),
+            streams: vec![StreamStatus {
+                undelivered: entries,
+                undelivered_is_exact: true,
+                ..StreamStatus::default()
+            }],
+            ..RedisStatus::default()
+        };
+        let store = StoreBooks {
+            detections: settled,
+            ..StoreBooks::default()
+        };
+        let expected = Balance {
+            settled,
+            stored: settled,
+            in_stream_entries: entries,
+            ..expected
+        };
+        assert_eq!(balance(&redis, &store), expected);
+    }
+
+    #[test]
+    fn the_next_producer_on_a_spool_completes_the_books_of_one_that_died() {
+        // It died with 7 rows on disk that it had told, and 5 more accepted since; the next one found all 12.
+        let died = told(30_000, 100, |record| {
+            on_spool(record, 0);
+            record.detections.published = 93;
+            record.detections.buffered = 7;
+        });
+        let next = told(500, 20, |record| {
+            on_spool(record, 105);
+            record.detections.recovered = 12;
+            record.detections.published = 29;
+            record.detections.spooled = 3;
+        });
+        check(
+            vec![died, next],
+            0,
+            122,
+            Balance {
+                accepted: 125,
+                spooled: 3,
+                published: 122,
+                ..Balance::default()
+            },
+        );
+    }
+
+    #[test]
+    fn nobody_knows_what_became_of_the_memory_of_a_producer_that_died() {
+        let died = told(30_000, 100, |record| record.detections.buffered = 7);
+        check(
+            vec![died],
+            0,
+            93,
+            Balance {
+                accepted: 100,
+                published: 93,
+                unheard: 7,
+                ..Balance::default()
+            },
+        );
+    }
+
+    #[test]
+    fn rows_are_unaccounted_for_only_where_the_stream_cannot_hold_them() {
+        let producer = || vec![told(500, 100, |_| {})];
+        let expected = |in_stream, unaccounted| Balance {
+            accepted: 100,
+            published: 100,
+            in_stream,
+            unaccounted,
+            ..Balance::default()
+        };
+        check(producer(), 0, 100, expected(0, 0));
+        check(producer(), 0, 70, expected(0, 30));
+        check(producer(), 2, 70, expected(20, 10));
+        check(producer(), 3, 70, expected(30, 0));
+    }
+
+    #[test]
+    fn rows_of_a_spool_that_is_in_no_books_were_accepted_before() {
+        let first = told(500, 10, |record| {
+            on_spool(record, 90);
+            record.detections.recovered = 4;
+        });
+        check(
+            vec![first],
+            0,
+            14,
+            Balance {
+                accepted: 10,
+                accepted_before: 4,
+                published: 14,
+                ..Balance::default()
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_stored_and_not_told_yet_is_no_loss() {
+        let producer = told(900, 100, |record| record.detections.buffered = 10);
+        check(
+            vec![producer],
+            0,
+            115,
+            Balance {
+                accepted: 100,
+                buffered: 10,
+                published: 90,
+                surplus: 25,
+                ..Balance::default()
+            },
+        );
+    }
+}

@@ -62,7 +62,7 @@ pub struct StatusReport {
 }
 
 /// What Redis knows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RedisStatus {
     /// The server, without password.
@@ -88,7 +88,7 @@ pub struct RedisStatus {
 }
 
 /// One stream.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamStatus {
     /// Its key.
