@@ -472,7 +472,7 @@ mod tests {
     fn every_flag_of_a_worker_has_a_variable_of_its_name() {
         for arg in WorkerCommandLine::command().get_arguments() {
             let flag = key_of(arg);
-            if ["check-ready", "print-config", "help", "version"].contains(&flag) {
+            if ["check-ready", "print-config", "help", "version"].contains(&flag.as_str()) {
                 continue;
             }
             let expected = format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"));
