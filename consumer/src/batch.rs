@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, NaiveDate, Utc};
-use passerby_shared::{EntryId, IdempotencyKey, Session, StreamKey, Track};
+use passerby_shared::{EntryId, IdempotencyKey, Session, StreamKey, Traceparent, Track};
 
 use crate::{
     store::{CopyBuffer, DeadLetter, Reason},
@@ -15,6 +15,9 @@ mod builder;
 
 pub use builder::BatchBuilder;
 pub(crate) use builder::made_at;
+
+/// Most traces that one batch is linked to.
+pub(crate) const MAX_LINKS: usize = 128;
 
 /// Where an entry stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,6 +71,8 @@ pub struct Batch {
     n_detections: usize,
     /// Some entry may be in the ledger already: it was redelivered, or is being repeated.
     pub(crate) may_be_known: bool,
+    /// The traces that its entries belong to, up to [`MAX_LINKS`], each once.
+    pub(crate) traces: Vec<Traceparent>,
     /// Where its time went; `None` of one that did not come through a stream.
     pub(crate) timing: Option<Timing>,
 }
@@ -117,6 +122,7 @@ impl Batch {
             n_detections: 0,
             may_be_known: true,
             timing: self.timing,
+            traces: self.traces.clone(),
             entries: second,
         };
         let rest = Self {
@@ -191,6 +197,7 @@ impl Batch {
             n_detections: 0,
             may_be_known: true,
             timing: None,
+            traces: Vec::new(),
         };
         let entries = self.entries.first().map(|entry| BatchEntry {
             key: entry.key,

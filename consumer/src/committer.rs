@@ -238,8 +238,9 @@ impl Committer {
                     }
                     let elapsed = started.elapsed();
                     self.committed(&batch, report, elapsed);
+                    let trace = batch.traces.first().copied();
                     let timing = batch.timing.take().map(|mut timing| {
-                        timing.committed(elapsed, report.times, report.detections);
+                        timing.committed(elapsed, report.times, report.detections, trace);
                         timing
                     });
                     self.buffers.recycle(batch);
@@ -305,6 +306,8 @@ impl Committer {
             n_rows = report.detections,
             n_duplicates = report.duplicates,
             n_poison = report.dead_letters,
+            n_traces = batch.traces.len(),
+            traceparent = batch.traces.first().map(tracing::field::display),
             elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             "batch committed"
         );

@@ -126,6 +126,9 @@ pub(crate) fn decode(batch: &mut BatchBuilder, entry: Delivered) {
     if again {
         batch.may_be_known();
     }
+    if let Some(traceparent) = parsed.as_ref().ok().and_then(|parsed| parsed.traceparent) {
+        batch.belongs_to(traceparent);
+    }
     let mut n_detections = 0;
     let decoded = parsed.and_then(|parsed| {
         // A bug in decoding costs the entry it is met with, not the worker.

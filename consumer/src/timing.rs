@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use passerby_shared::EntryId;
+use passerby_shared::{EntryId, Traceparent};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -42,6 +42,8 @@ pub(crate) struct Timing {
     retry: Duration,
     commit: CommitTimes,
     n_rows: u64,
+    /// The first of the traces that its entries belong to.
+    trace: Option<Traceparent>,
 }
 
 impl Timing {
@@ -57,6 +59,7 @@ impl Timing {
             retry: Duration::ZERO,
             commit: CommitTimes::default(),
             n_rows: 0,
+            trace: None,
         }
     }
 
@@ -73,7 +76,14 @@ impl Timing {
     }
 
     /// Its last attempt took so long, and was a success.
-    pub(crate) fn committed(&mut self, attempt: Duration, commit: CommitTimes, n_rows: u64) {
+    pub(crate) fn committed(
+        &mut self,
+        attempt: Duration,
+        commit: CommitTimes,
+        n_rows: u64,
+        trace: Option<Traceparent>,
+    ) {
+        self.trace = trace;
         self.committed_at = Instant::now();
         self.retry = (self.committed_at - self.taken_at).saturating_sub(attempt);
         self.commit = commit;
@@ -86,6 +96,7 @@ impl Timing {
         Stages {
             read: self.read,
             n_rows: self.n_rows,
+            trace: self.trace,
             elapsed: self.delivered_at.elapsed().saturating_sub(fill),
             decode: self.decode,
             fill,
@@ -105,6 +116,7 @@ impl Timing {
 pub(crate) struct Stages {
     pub(crate) read: Duration,
     pub(crate) n_rows: u64,
+    pub(crate) trace: Option<Traceparent>,
     /// From the delivery to the acknowledgement, without the wait for more entries.
     pub(crate) elapsed: Duration,
     pub(crate) decode: Duration,
@@ -142,6 +154,7 @@ impl Stages {
             others_ms = ms(self.others),
             commit_ms = ms(self.commit),
             ack_ms = ms(self.ack),
+            traceparent = self.trace.map(tracing::field::display),
             "slow batch"
         );
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use passerby_shared::{
-    Detection, IdempotencyKey, Session, Track, shard_of,
+    Detection, IdempotencyKey, Session, Traceparent, Track, shard_of,
     wire::{self, Kind},
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     /// What the track cache is to remember of the rows once they are published.
     pub(crate) recent: Vec<RecentDetections>,
     pub(crate) held: Held,
+    /// The trace it belongs to.
+    pub(crate) traceparent: Option<Traceparent>,
 }
 
 /// What keeps an entry's rows until Redis has them, and so which books they are in.
@@ -169,6 +171,7 @@ impl<'a> Open<'a> {
             n_bytes: self.n_bytes,
             recent,
             held: Held::Memory,
+            traceparent: None,
         }
     }
 }

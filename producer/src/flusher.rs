@@ -122,7 +122,11 @@ async fn run(
         }
         handover.making_room(publisher.connected()).await;
         let mut blocks = handover.buffer().take();
-        let entries = batcher.batch(blocks.iter_mut().flat_map(Block::rows_mut));
+        let mut entries = batcher.batch(blocks.iter_mut().flat_map(Block::rows_mut));
+        let traceparent = handover.traceparent();
+        for entry in &mut entries {
+            entry.traceparent = traceparent;
+        }
         handover.recycle(blocks);
         handover.making_room(publisher.publish(entries)).await;
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use passerby_shared::Traceparent;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -61,6 +62,8 @@ pub(crate) struct Handover {
     hurry: Notify,
     /// Somebody waits for rows to be forced onto the disk: for the spool.
     sync: Notify,
+    /// What entries made from now on belong to.
+    traceparent: Mutex<Option<Traceparent>>,
     /// When the background thread ends whatever is left, once the producer has been closed.
     end: watch::Sender<Option<Instant>>,
 }
@@ -97,8 +100,26 @@ impl Handover {
             due: Notify::new(),
             hurry: Notify::new(),
             sync: Notify::new(),
+            traceparent: Mutex::new(None),
             end: watch::Sender::new(None),
         }
+    }
+
+    /// Which trace entries that are made from now on belong to.
+    pub(crate) fn set_traceparent(&self, traceparent: Option<Traceparent>) {
+        *self.lock_traceparent() = traceparent;
+    }
+
+    /// Which trace an entry that is made now belongs to.
+    pub(crate) fn traceparent(&self) -> Option<Traceparent> {
+        *self.lock_traceparent()
+    }
+
+    fn lock_traceparent(&self) -> MutexGuard<'_, Option<Traceparent>> {
+        // It is copied in and out, whoever panicked meanwhile.
+        self.traceparent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The buffer, for as long as the guard lives: for assignments only.

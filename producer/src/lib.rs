@@ -95,8 +95,8 @@ pub mod spool;
 mod stats;
 
 pub use passerby_shared::{
-    Detection, Embedding, Gender, Invalid, KeyPrefix, Session, Track, TrackBuilder,
-    TrajectoryPoint,
+    Detection, Embedding, Gender, Invalid, InvalidTraceparent, KeyPrefix, Session, Traceparent,
+    Track, TrackBuilder, TrajectoryPoint,
     redis_connection::{RedisTimeouts, RedisUrl},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use passerby_shared::{Detection, Session, Track};
+use passerby_shared::{Detection, Session, Traceparent, Track};
 
 use crate::{
     cache::TrackCache,
@@ -48,6 +48,15 @@ impl Producer {
     /// [`RecordError::Invalid`] names the field that cannot be stored.
     pub fn record(&self, detection: Detection) -> Result<Recorded, RecordError> {
         self.put(Row::Detection(detection))
+    }
+
+    /// Says which trace the entries that are made from now on belong to; `None` for none.
+    ///
+    /// An entry holds the rows of up to `max_delay`, and belongs to the trace that was named last when it was
+    /// made: the span of a frame, say, or of a whole video. Workers link the spans of their batches to it. With
+    /// a spool entries belong to no trace: they may be sent long after it has ended.
+    pub fn set_traceparent(&self, traceparent: Option<Traceparent>) {
+        self.core.handover.set_traceparent(traceparent);
     }
 
     /// Records detections, such as those of a frame. A bad one costs none of its neighbours.

@@ -16,9 +16,11 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use passerby_shared::{
-    ErrorChain, IdempotencyKey, StreamKey,
+    ErrorChain, IdempotencyKey, StreamKey, Traceparent,
     redis_connection::{ConnectError, RedisLink, RedisRecovery, recovery},
-    wire::{FIELD_KEY, FIELD_KIND, FIELD_PAYLOAD, FIELD_VERSION, Kind, WIRE_VERSION},
+    wire::{
+        FIELD_KEY, FIELD_KIND, FIELD_PAYLOAD, FIELD_TRACEPARENT, FIELD_VERSION, Kind, WIRE_VERSION,
+    },
 };
 use redis::{RedisError, RedisResult};
 use tokio::time::{Instant, sleep};
@@ -270,7 +272,15 @@ impl Publisher {
         let mut pipe = redis::Pipeline::with_capacity(heads.len());
         for entry in heads {
             let stream = &self.streams[usize::from(entry.shard)];
-            add(&mut pipe, stream, entry.kind, entry.key, &entry.payload);
+            let trace = entry.traceparent;
+            add(
+                &mut pipe,
+                stream,
+                entry.kind,
+                entry.key,
+                &entry.payload,
+                trace,
+            );
         }
         self.query(pipe, heads.len()).await
     }
@@ -342,7 +352,7 @@ impl Publisher {
             let mut streams = Vec::with_capacity(n_entries);
             for sent in due {
                 let stream = &self.streams[usize::from(sent.shard)];
-                add(&mut pipe, stream, sent.kind, sent.key, &sent.payload);
+                add(&mut pipe, stream, sent.kind, sent.key, &sent.payload, None);
                 streams.push(stream.clone());
             }
             let verdicts = self.query(pipe, n_entries).await?;
@@ -420,9 +430,10 @@ fn add(
     kind: Kind,
     key: IdempotencyKey,
     payload: &[u8],
+    traceparent: Option<Traceparent>,
 ) {
     // With room for the payload, and for what little there is beside it.
-    let mut xadd = redis::Cmd::with_capacity(11, payload.len() + 128);
+    let mut xadd = redis::Cmd::with_capacity(13, payload.len() + 128);
     xadd.arg("XADD")
         .arg(stream)
         .arg("*")
@@ -434,6 +445,9 @@ fn add(
         .arg(key.as_bytes())
         .arg(FIELD_PAYLOAD)
         .arg(payload);
+    if let Some(traceparent) = traceparent {
+        xadd.arg(FIELD_TRACEPARENT).arg(traceparent.to_string());
+    }
     pipe.add_command(xadd);
 }
 

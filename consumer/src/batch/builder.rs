@@ -6,9 +6,9 @@ use std::{
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
-use passerby_shared::{Detection, DetectionRef, IdempotencyKey, Session, Track};
+use passerby_shared::{Detection, DetectionRef, IdempotencyKey, Session, Traceparent, Track};
 
-use super::{Batch, BatchEntry, Origin, RawFields};
+use super::{Batch, BatchEntry, MAX_LINKS, Origin, RawFields};
 use crate::{
     decoder::FIELD_REQUEUED,
     store::{CopyBuffer, DeadLetter},
@@ -34,6 +34,7 @@ pub struct BatchBuilder {
     n_raw_bytes: usize,
     may_be_known: bool,
     pub(crate) timing: Option<Timing>,
+    traces: Vec<Traceparent>,
     /// What the entry under construction has so far.
     session_ids: Vec<String>,
     bad_rows: Vec<usize>,
@@ -74,6 +75,16 @@ impl BatchBuilder {
     /// Whether an entry with this key is in the batch.
     pub fn contains(&self, key: IdempotencyKey) -> bool {
         self.keys.contains(&key)
+    }
+
+    /// Notes the trace that an entry belongs to. What cannot be read is no trace.
+    pub(crate) fn belongs_to(&mut self, traceparent: &[u8]) {
+        if let Ok(trace) = Traceparent::from_field(traceparent)
+            && self.traces.len() < MAX_LINKS
+            && !self.traces.contains(&trace)
+        {
+            self.traces.push(trace);
+        }
     }
 
     /// Notes how long decoding has taken.
@@ -199,6 +210,7 @@ impl BatchBuilder {
             n_detections: self.n_detections,
             may_be_known: self.may_be_known,
             timing: self.timing,
+            traces: self.traces,
         }
     }
 

@@ -199,6 +199,8 @@ pub(crate) fn entries(head: &Head, body: &[u8]) -> Option<Vec<Entry>> {
             n_bytes: 0,
             recent: Vec::new(),
             held: Held::Spool,
+            // A frame outlives whoever could look at its trace.
+            traceparent: None,
         });
         rest = after;
     }

@@ -49,4 +49,5 @@ mod streams_are_trimmed_safely;
 mod support_bundles_hold_no_secret;
 mod the_pipeline_never_waits;
 mod top_shows_everything;
+mod traces_are_carried_through;
 mod workers_heal;

@@ -14,6 +14,7 @@ fn entry(n_rows: usize, payload: Vec<u8>) -> Entry {
         n_bytes: 0,
         recent: Vec::new(),
         held: Held::Spool,
+        traceparent: None,
     }
 }
 

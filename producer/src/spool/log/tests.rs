@@ -30,6 +30,7 @@ fn entries() -> Vec<Entry> {
         n_bytes: 0,
         recent: Vec::new(),
         held: Held::Spool,
+        traceparent: None,
     }]
 }
 
