@@ -40,6 +40,10 @@ pub struct WorkerCommandLine {
         default_value = "info,refinery_core=warn,tokio_postgres=warn"
     )]
     pub log: String,
+    /// Send a span of each batch to an OpenTelemetry collector, as http://127.0.0.1:4318 [default: to none].
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "PASSERBY_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Settings in a TOML file; empty for none [default: /etc/passerby/passerby.toml, if it is there].
     #[arg(long, env = "PASSERBY_CONFIG", value_name = "FILE")]
     pub config: Option<OsString>,

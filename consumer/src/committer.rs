@@ -13,7 +13,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use passerby_shared::{EntryId, StreamKey};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use crate::{
     WorkerError,
@@ -99,7 +99,11 @@ impl Committer {
             self.turning.turns();
             let Some(batch) = next else { return Ok(()) };
             self.guard.admit(&batch)?;
-            if !self.commit(batch).await? {
+            #[cfg(feature = "otel")]
+            let span = crate::otel::batch_span(&batch);
+            #[cfg(not(feature = "otel"))]
+            let span = tracing::Span::none();
+            if !self.commit(batch).instrument(span).await? {
                 return Ok(());
             }
         }

@@ -39,6 +39,8 @@ pub mod logs;
 pub mod metrics;
 mod observer;
 pub mod ops;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod pause;
 pub mod presence;
 pub mod probe;

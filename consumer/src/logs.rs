@@ -187,6 +187,26 @@ pub fn init(filter: &str, format: LogFormat) -> Result<Repetitions, ParseError> 
     Ok(repetitions)
 }
 
+/// As [`init`], with the spans of batches for a collector.
+///
+/// # Errors
+///
+/// As [`init`].
+#[cfg(feature = "otel")]
+pub fn init_with_spans(
+    filter: &str,
+    format: LogFormat,
+    spans: &crate::otel::Spans,
+) -> Result<Repetitions, ParseError> {
+    let filter = EnvFilter::builder().parse(filter)?;
+    let repetitions = Repetitions::default();
+    tracing_subscriber::registry()
+        .with(layer(filter, repetitions.clone(), format))
+        .with(spans.layer())
+        .init();
+    Ok(repetitions)
+}
+
 #[cfg(test)]
 mod tests {
     use tracing::{info, subscriber::with_default};

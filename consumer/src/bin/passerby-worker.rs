@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
+#[cfg(feature = "otel")]
+use passerby_consumer::otel;
 use passerby_consumer::{
     Health, Worker, WorkerConfig, WorkerError,
     args::InvalidArgs,
@@ -25,7 +27,20 @@ fn main() -> ExitCode {
         Err(CommandLineError::File(error)) => return usage(&ErrorChain(&error).to_string()),
     };
     let cli = &line.args;
-    let repetitions = match logs::init(&cli.log, cli.log_format) {
+    #[cfg(feature = "otel")]
+    let spans = match cli.otlp_endpoint.as_deref().map(otel::Spans::to_collector) {
+        Some(Ok(spans)) => Some(spans),
+        Some(Err(error)) => return usage(&format!("--otlp-endpoint: {}", ErrorChain(&error))),
+        None => None,
+    };
+    #[cfg(feature = "otel")]
+    let logging = match &spans {
+        Some(spans) => logs::init_with_spans(&cli.log, cli.log_format, spans),
+        None => logs::init(&cli.log, cli.log_format),
+    };
+    #[cfg(not(feature = "otel"))]
+    let logging = logs::init(&cli.log, cli.log_format);
+    let repetitions = match logging {
         Ok(repetitions) => repetitions,
         Err(error) => return usage(&format!("--log: {error}")),
     };
@@ -58,6 +73,10 @@ fn main() -> ExitCode {
         run(config, cli.listen).await
     });
     repetitions.tell_counted(true);
+    #[cfg(feature = "otel")]
+    if let Some(spans) = spans {
+        spans.close();
+    }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
