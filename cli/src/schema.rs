@@ -13,7 +13,9 @@ use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::commands::{config, consumers, pause, query, replay, spool, status, support_bundle};
+use crate::commands::{
+    config, consumers, demo, ingest, pause, query, replay, spool, status, support_bundle,
+};
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
 /// table's rows prints one value a line, and its schema is that of a line.
@@ -21,10 +23,12 @@ pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("claim", of::<ClaimReport>()),
         ("config-show", of::<config::Settings>()),
-        ("doctor", of::<DoctorReport>()),
         ("consumers-list", of::<ConsumersReport>()),
         ("consumers-retire", of::<consumers::RetireReport>()),
+        ("demo", of::<demo::report::Report>()),
+        ("doctor", of::<DoctorReport>()),
         ("entry", of::<EntryReport>()),
+        ("ingest", of::<ingest::IngestReport>()),
         ("migrate", of::<MigrationReport>()),
         ("pause", of::<pause::Steered>()),
         ("pending", of::<PendingReport>()),

@@ -124,10 +124,7 @@ fn show(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 fn headlines(found: &Inspection) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{} wait to be sent",
-        counted(waiting(found), "row")
-    )];
+    let mut lines = vec![format!("{} to be sent", rows_wait(waiting(found)))];
     lines.push(format!(
         "  {} of the log in {} and {}, {} of payload",
         counted(found.rows, "row"),
@@ -166,6 +163,12 @@ fn headlines(found: &Inspection) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// `1 row waits`, `2 rows wait`.
+fn rows_wait(n: u64) -> String {
+    let waits = if n == 1 { "waits" } else { "wait" };
+    format!("{} {waits}", counted(n, "row"))
 }
 
 fn waiting(found: &Inspection) -> u64 {
@@ -219,7 +222,7 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
         if args.json {
             output::json(&Drained::nothing(n_rows));
         } else {
-            output::line(&format!("{} wait to be sent", counted(n_rows, "row")));
+            output::line(&format!("{} to be sent", rows_wait(n_rows)));
         }
         return Ok(());
     }

@@ -100,6 +100,8 @@ pub(crate) fn read_meta(dir: &Path) -> Result<Option<Meta>, SpoolError> {
     match File::open(&path).and_then(|file| file.take(4096).read_to_string(&mut text)) {
         Ok(_) => parse_meta(&path, &text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Somebody named the directory above.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(SpoolError::Unreadable {
             path,
             what: "is no description of a spool".to_owned(),

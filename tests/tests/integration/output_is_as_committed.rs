@@ -64,13 +64,10 @@ async fn help() {
 
 /// Commands that print JSON of which there is no schema yet.
 const WITHOUT_SCHEMA: &[&str] = &[
-    "config-show",
     "dead-letters-discard",
     "dead-letters-list",
     "dead-letters-requeue",
     "dead-letters-show",
-    "demo",
-    "ingest",
 ];
 
 #[test]
@@ -255,4 +252,19 @@ async fn query() {
     golden
         .run(&["query", "demographics", "--per", "week"])
         .await;
+}
+
+#[tokio::test]
+async fn ingest() {
+    let env = Env::start().await;
+    let mut golden = Golden::of("ingest", &env);
+    let campus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../cli/data/TUD-Campus.mot.txt"
+    );
+    golden.redact(campus, "campus.mot.txt");
+    golden.redact("TUD-Campus.mot", "campus.mot");
+    let args = ["ingest", campus, "--db-enable", "--json"];
+    golden.run(&args).await;
+    golden.run(&args).await;
 }

@@ -179,6 +179,8 @@ async fn output() {
         .await;
     golden.run(&["spool", "drain", name, "--yes"]).await;
     golden.run(&["spool", "inspect", name]).await;
-    let folder = dir.path().to_str().unwrap();
+    // The directory above.
+    let folder = dir.path().join("gate");
+    let folder = folder.to_str().unwrap();
     golden.run(&["spool", "inspect", folder]).await;
 }

@@ -314,6 +314,8 @@ async fn live_servers_are_shown_and_steered() {
     let pause = key(&mut model, KeyCode::Char('y')).unwrap();
     assert!(fetcher.ask(pause));
     shows(&mut fetcher, &mut model, &["paused by", "from top"]).await;
+    // The worker says so itself, once it reads no more.
+    shows(&mut fetcher, &mut model, &["  paused  "]).await;
     env.publish(&detections(10..20)).await;
     shows(&mut fetcher, &mut model, &["1 entry: 0 pending, 1 unread"]).await;
     key(&mut model, KeyCode::Char('r'));

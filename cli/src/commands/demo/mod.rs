@@ -1,7 +1,7 @@
 //! `passerby demo`: the main job on real input, with private servers, in one terminal.
 
 mod camera;
-mod report;
+pub(crate) mod report;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -19,6 +19,7 @@ use crate::render::{Cell, Column, Output, Terminal, TimeBins, grouped, write_his
 
 /// What one camera's producer says of its detections.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct CameraBooks {
     pub(super) camera_id: String,
     pub(super) session_id: String,
@@ -49,6 +50,7 @@ impl CameraBooks {
 
 /// One camera, as Postgres has it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct CameraReport {
     camera_id: String,
     session_id: String,
@@ -58,7 +60,8 @@ struct CameraReport {
 
 /// The end of a demo.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Report {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Report {
     accepted: u64,
     pub(super) stored: u64,
     dead_lettered: u64,

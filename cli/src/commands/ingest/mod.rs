@@ -134,11 +134,11 @@ pub(crate) async fn run(args: IngestArgs) -> Result<ExitCode, Failure> {
     }
     let elapsed = started.elapsed();
     if args.json {
-        output::json(&serde_json::json!({
-            "files": summaries,
-            "people": job::total_people(&summaries),
-            "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        }));
+        output::json(&IngestReport {
+            people: job::total_people(&summaries),
+            files: summaries.clone(),
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        });
     } else {
         for summary in &summaries {
             output::line(&in_words(summary, elapsed));
@@ -159,6 +159,18 @@ pub(crate) async fn run(args: IngestArgs) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What became of all files.
+#[derive(Debug, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct IngestReport {
+    /// Each file.
+    files: Vec<FileSummary>,
+    /// People in all sessions that ended.
+    people: passerby_shared::SessionSummary,
+    /// How long it took, in milliseconds.
+    elapsed_ms: u64,
 }
 
 async fn open_sink(args: &IngestArgs) -> Result<Sink, Failure> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// How a file ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     /// Read and checked; nothing was to be stored.
@@ -23,6 +24,7 @@ pub(crate) enum Outcome {
 
 /// What became of a file.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct FileSummary {
     pub(crate) file: String,
     pub(crate) session_id: String,
