@@ -57,6 +57,9 @@ enum Command {
     Resume(commands::pause::ResumeArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Replay(commands::replay::ReplayArgs),
+    Partitions(commands::partitions::PartitionsArgs),
+    Ledger(commands::ledger::LedgerArgs),
+    Sessions(commands::sessions::SessionsArgs),
     Spool(commands::spool::SpoolArgs),
     SupportBundle(commands::support_bundle::SupportBundleArgs),
     Completions(commands::completions::CompletionsArgs),
@@ -126,6 +129,9 @@ pub fn run() -> ExitCode {
             Command::Trim(args) => commands::trim::run(args).await,
             Command::DeadLetters(args) => commands::dead_letters::run(args).await,
             Command::Replay(args) => commands::replay::run(args).await,
+            Command::Partitions(args) => commands::partitions::run(args).await,
+            Command::Ledger(args) => commands::ledger::run(args).await,
+            Command::Sessions(args) => commands::sessions::run(args).await,
             Command::Spool(args) => commands::spool::run(args).await,
         }
     });

@@ -8,6 +8,10 @@ use passerby_consumer::{
         ClaimReport, ConsumersReport, DoctorReport, EntryReport, PendingReport, Tapped, TrimReport,
     },
     store::{Demographics, MigrationReport},
+        ClaimReport, ConsumersReport, EntryReport, PartitionsDropped, PartitionsMade,
+        PendingReport, Tapped, TrimReport,
+    },
+    store::{Demographics, ListedSession, MigrationReport, Partitions},
 };
 use passerby_producer::spool::Inspection;
 use passerby_shared::Detection;
@@ -15,6 +19,12 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
 use crate::commands::{
     config, consumers, demo, ingest, pause, query, replay, spool, status, support_bundle,
+use crate::commands::{config, consumers, pause, query, replay, spool, status, support_bundle};
+use crate::commands::{config, consumers, query, replay, spool, support_bundle};
+use crate::commands::{consumers, pause, query, replay, spool, status};
+use crate::commands::{consumers, ledger, query, replay, sessions, spool};
+use crate::commands::{
+    consumers, dead_letters, ledger, pause, query, replay, sessions, spool, status,
 };
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
@@ -29,14 +39,22 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("doctor", of::<DoctorReport>()),
         ("entry", of::<EntryReport>()),
         ("ingest", of::<ingest::IngestReport>()),
+        ("ledger-prune", of::<ledger::LedgerPruned>()),
+        ("ledger-stats", of::<ledger::LedgerStats>()),
         ("migrate", of::<MigrationReport>()),
         ("pause", of::<pause::Steered>()),
+        ("partitions-drop", of::<PartitionsDropped>()),
+        ("partitions-ensure", of::<PartitionsMade>()),
+        ("partitions-list", of::<Partitions>()),
+        ("partitions-repair", of::<PartitionsMade>()),
         ("pending", of::<PendingReport>()),
         ("query-demographics", of::<Demographics>()),
         ("query-detections", of::<Detection>()),
         ("query-tracks", of::<query::ListedTrack>()),
         ("replay", of::<replay::Replayed>()),
         ("resume", of::<pause::Steered>()),
+        ("sessions-close", of::<sessions::ClosedSession>()),
+        ("sessions-list", of::<ListedSession>()),
         ("spool-drain", of::<spool::Drained>()),
         ("spool-inspect", of::<Inspection>()),
         ("status", of::<status::Printed>()),

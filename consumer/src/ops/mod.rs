@@ -9,6 +9,8 @@ mod consumers;
 mod decoded;
 mod doctor;
 mod entry;
+mod ledger;
+mod partitions;
 mod pause;
 mod pending;
 mod replay;
@@ -32,6 +34,11 @@ pub use doctor::{
     CheckInfo, DoctorConfig, DoctorReport, Finding, Selection, Status, doctor, doctor_checks,
 };
 pub use entry::{Delivery, EntryName, EntryPlace, EntryReport, Whereabouts, entry};
+pub use ledger::{Holder, LedgerOutlook, ledger_outlook};
+pub use partitions::{
+    DayKept, PartitionsDropped, PartitionsMade, days_ahead, drop_partitions, make_partitions,
+    within_policy,
+};
 pub use pause::{RunningWorkers, pause, paused, resume, running_workers};
 pub use pending::{
     ConsumerPending, PendingCount, PendingEntry, PendingFilter, PendingGroup, PendingReport,

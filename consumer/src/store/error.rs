@@ -136,6 +136,14 @@ impl StoreError {
             .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
     }
 
+    /// Somebody else held a lock for too long, or the statement took too long and was taken back: it may be
+    /// tried again.
+    pub fn is_in_use(&self) -> bool {
+        self.db_error().is_some_and(|db| {
+            [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(db.code())
+        })
+    }
+
     /// The server has no memory, disk or connection left.
     pub(crate) fn is_out_of_resources(&self) -> bool {
         self.db_error()

@@ -9,7 +9,11 @@
 //! their partition when it is made. Days further ahead than [`DAYS_AHEAD`] are left to the quarantine
 //! on purpose: they come from cameras with a wrong clock.
 
-use std::collections::BTreeSet;
+mod list;
+
+use std::{collections::BTreeSet, time::Duration};
+
+pub use list::{DefaultDay, DefaultPartition, Partition, Partitions};
 
 use chrono::{Days, NaiveDate, Utc};
 use tokio_postgres::{Client, error::SqlState};
@@ -22,7 +26,7 @@ use super::{
 };
 
 /// Partitions are made for today and so many days after it.
-pub(super) const DAYS_AHEAD: u64 = 7;
+pub const DAYS_AHEAD: u64 = 7;
 /// Most partitions made on demand by one store, so that a clock that jumps through the past cannot
 /// fill the catalog.
 const MAX_ON_DEMAND: usize = 1_000;
@@ -64,11 +68,22 @@ impl KnownPartitions {
                 continue;
             }
             if day > horizon || self.n_on_demand >= MAX_ON_DEMAND {
+                // Somebody may have made it by hand.
+                let there = exists(&connection.client, &table_of(day)).await;
+                if there.map_err(StoreError::statement("look for a partition"))? {
+                    self.days.insert(day);
+                    continue;
+                }
                 warn!(%day, "rows go to the default partition: the day is too far ahead, or too \
                              many partitions were made already");
             } else {
-                match create(connection, day).await {
-                    Ok(created) => self.n_on_demand += usize::from(created),
+                match create(connection, day, ON_DEMAND).await {
+                    Ok(Made::Now { .. }) => self.n_on_demand += 1,
+                    Ok(Made::Before) => {}
+                    Ok(Made::InTheWay(advice)) => warn!(
+                        %day,
+                        advice, "no partition: rows of this day go to the default partition"
+                    ),
                     Err(error)
                         if is_lock_timeout(&error) && self.n_lock_timeouts >= MAX_LOCK_TIMEOUTS =>
                     {
@@ -113,22 +128,69 @@ impl Store {
     }
 }
 
-/// Makes the partition of one day; `false` when it was there or cannot be made now.
-async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, StoreError> {
-    let table = format!("detections_p{}", day.format("%Y%m%d"));
+/// Longest wait for rows to move while a batch waits.
+const ON_DEMAND: Duration = Duration::from_secs(30);
+
+/// What became of a partition that was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was made.
+    Now {
+        /// Rows that moved into it from the default partition.
+        n_moved: u64,
+    },
+    /// It was there.
+    Before,
+    /// It cannot be made: what to do about it.
+    InTheWay(&'static str),
+}
+
+impl Store {
+    /// Makes the partition of a day, also of one that is further ahead than workers make them. Its rows move
+    /// there from the default partition in the same transaction, which takes as long as `limit` at most and
+    /// keeps others from the default partition meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses; [`StoreError::is_in_use`] when somebody's
+    /// lock is in the way, or when it takes too long. Nothing was changed then.
+    pub async fn make_partition(
+        &mut self,
+        day: NaiveDate,
+        limit: Duration,
+    ) -> Result<Made, StoreError> {
+        let mut connection = self.begin().await?;
+        let making = create(&mut connection, day, limit);
+        let done = within("make a partition", limit + self.limit(), making).await;
+        self.end(connection, done)
+    }
+}
+
+/// The name of a day's partition.
+fn table_of(day: NaiveDate) -> String {
+    format!("detections_p{}", day.format("%Y%m%d"))
+}
+
+/// Makes the partition of one day.
+async fn create(
+    connection: &mut Connection,
+    day: NaiveDate,
+    limit: Duration,
+) -> Result<Made, StoreError> {
+    let table = table_of(day);
     let client = &connection.client;
     if exists(client, &table)
         .await
         .map_err(StoreError::statement("look for a partition"))?
     {
-        return Ok(false);
+        return Ok(Made::Before);
     }
-    let error = match create_locked(client, &table, day).await {
-        Ok(created) => {
-            if created {
-                info!(partition = table, "partition created");
+    let error = match create_locked(client, &table, day, limit).await {
+        Ok(made) => {
+            if let Made::Now { n_moved } = made {
+                info!(partition = table, n_moved, "partition created");
             }
-            return Ok(created);
+            return Ok(made);
         }
         Err(error) => error,
     };
@@ -136,24 +198,17 @@ async fn create(connection: &mut Connection, day: NaiveDate) -> Result<bool, Sto
         .batch_execute("ROLLBACK")
         .await
         .map_err(StoreError::statement("roll back"))?;
-    let advice = match error.code() {
-        Some(&SqlState::DUPLICATE_TABLE) => {
-            "a table of this name is there and is no partition of detections: attach or rename it"
-        }
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            "the role may not create tables: grant CREATE on the schema and ownership of detections"
-        }
-        _ => {
-            return Err(StoreError::statement(format!("create partition {table}"))(
-                error,
-            ));
-        }
-    };
-    warn!(
-        partition = table,
-        advice, "no partition: rows of this day go to the default partition"
-    );
-    Ok(false)
+    match error.code() {
+        Some(&SqlState::DUPLICATE_TABLE) => Ok(Made::InTheWay(
+            "a table of this name is there and is no partition of detections: attach or rename it",
+        )),
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(Made::InTheWay(
+            "the role may not create tables: grant CREATE on the schema and ownership of detections",
+        )),
+        _ => Err(StoreError::statement(format!("create partition {table}"))(
+            error,
+        )),
+    }
 }
 
 /// Somebody is in the way: with a lock, or with so many rows in the quarantine that they do not move
@@ -177,36 +232,50 @@ async fn create_locked(
     client: &Client,
     table: &str,
     day: NaiveDate,
-) -> Result<bool, tokio_postgres::Error> {
+    limit: Duration,
+) -> Result<Made, tokio_postgres::Error> {
     client
         .batch_execute(&format!(
             "BEGIN;
              SET LOCAL lock_timeout = '2s';
-             SET LOCAL statement_timeout = '30s';
-             SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK})"
+             SET LOCAL statement_timeout = {};
+             SELECT pg_advisory_xact_lock({MAINTENANCE_LOCK})",
+            limit.as_millis()
         ))
         .await?;
     // Somebody else may have made it while we waited for the lock.
-    let missing = !exists(client, table).await?;
-    if missing {
-        let next = day + Days::new(1);
-        client
-            .batch_execute(&format!(
-                "CREATE TABLE {table} (
-                     LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING CONSTRAINTS
-                 );
-                 LOCK TABLE detections_default IN ACCESS EXCLUSIVE MODE;
-                 WITH moved AS (
+    if exists(client, table).await? {
+        client.batch_execute("COMMIT").await?;
+        return Ok(Made::Before);
+    }
+    let next = day + Days::new(1);
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE {table} (
+                 LIKE detections INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING CONSTRAINTS
+             );
+             LOCK TABLE detections_default IN ACCESS EXCLUSIVE MODE"
+        ))
+        .await?;
+    let n_moved = client
+        .execute(
+            &format!(
+                "WITH moved AS (
                      DELETE FROM detections_default
                      WHERE timestamp >= '{day} 00:00:00+00' AND timestamp < '{next} 00:00:00+00'
                      RETURNING *
                  )
-                 INSERT INTO {table} SELECT * FROM moved;
-                 ALTER TABLE detections ATTACH PARTITION {table}
-                     FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"
-            ))
-            .await?;
-    }
-    client.batch_execute("COMMIT").await?;
-    Ok(missing)
+                 INSERT INTO {table} SELECT * FROM moved"
+            ),
+            &[],
+        )
+        .await?;
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE detections ATTACH PARTITION {table}
+                 FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00');
+             COMMIT"
+        ))
+        .await?;
+    Ok(Made::Now { n_moved })
 }

@@ -75,16 +75,41 @@ impl Store {
     /// [`StoreError`] when the server cannot be reached or refuses. Some keys may be forgotten already.
     pub async fn prune_ledger(&mut self, below: DateTime<Utc>) -> Result<Option<u64>, StoreError> {
         let connection = self.begin().await?;
-        let done = within("prune the ledger", self.limit(), prune(&connection, below)).await;
+        let done = within(
+            "prune the ledger",
+            self.limit(),
+            prune(&connection, below, MAX_PAGES),
+        )
+        .await;
         let pruned = self.end(connection, done)?;
         if let Some(n_keys) = pruned.filter(|n| *n > 0) {
             info!(n_keys, %below, "ledger pruned");
         }
         Ok(pruned)
     }
+
+    /// As [`Store::prune_ledger`], a part of it at a time: `Some(0)` when there is no more to forget.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::prune_ledger`].
+    pub async fn prune_some_of_ledger(
+        &mut self,
+        below: DateTime<Utc>,
+    ) -> Result<Option<u64>, StoreError> {
+        const SOME_PAGES: usize = 10;
+        let connection = self.begin().await?;
+        let pruning = prune(&connection, below, SOME_PAGES);
+        let done = within("prune the ledger", self.limit(), pruning).await;
+        self.end(connection, done)
+    }
 }
 
-async fn prune(connection: &Connection, below: DateTime<Utc>) -> Result<Option<u64>, StoreError> {
+async fn prune(
+    connection: &Connection,
+    below: DateTime<Utc>,
+    max_pages: usize,
+) -> Result<Option<u64>, StoreError> {
     let failed = || StoreError::statement("prune the ledger");
     let client = &connection.client;
     let is_ours: bool = client
@@ -100,7 +125,7 @@ async fn prune(connection: &Connection, below: DateTime<Utc>) -> Result<Option<u
         .await
         .map_err(StoreError::statement("move the ledger's horizon"))?;
     let mut n_pruned = 0;
-    for _ in 0..MAX_PAGES {
+    for _ in 0..max_pages {
         let n = client
             .execute(PRUNE, &[&below, &PAGE])
             .await

@@ -26,6 +26,12 @@ WHERE inhparent = 'detections'::regclass
   AND (regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz <= $1
 ORDER BY 1";
 
+const IS_PARTITION: &str = "
+SELECT EXISTS (
+    SELECT FROM pg_inherits
+    WHERE inhparent = 'detections'::regclass AND inhrelid = to_regclass($1)
+)";
+
 /// What retention did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionReport {
@@ -51,6 +57,61 @@ impl Store {
         let connection = self.begin().await?;
         let dropping = drop_before(&connection, before);
         let done = within("drop old detections", self.limit(), dropping).await;
+        self.end(connection, done)
+    }
+}
+
+impl Store {
+    /// Drops one partition of `detections`, by its name as [`Store::partitions`] has it, and returns how many
+    /// rows went with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses; [`StoreError::is_in_use`] when somebody's
+    /// lock is in the way. Nothing was dropped then.
+    pub async fn drop_detections_partition(&mut self, name: &str) -> Result<u64, StoreError> {
+        let connection = self.begin().await?;
+        let doing = format!("drop partition {name}");
+        let done = within("drop a partition", self.limit(), async {
+            let is_partition: bool = connection
+                .client
+                .query_one(IS_PARTITION, &[&name])
+                .await
+                .map_err(StoreError::statement("look for a partition"))?
+                .get(0);
+            // Somebody else has dropped it, or detached it to keep it.
+            if !is_partition {
+                return Ok(0);
+            }
+            drop_partition(&connection.client, name)
+                .await
+                .map_err(StoreError::statement(doing))
+        })
+        .await;
+        Ok(self.end(connection, done)?.cast_unsigned())
+    }
+
+    /// Deletes the rows of the default partition that are older, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the server cannot be reached or refuses.
+    pub async fn delete_from_default_before(
+        &mut self,
+        before: DateTime<Utc>,
+    ) -> Result<u64, StoreError> {
+        let connection = self.begin().await?;
+        let deleting = async {
+            delete_from_quarantine(&connection.client, before)
+                .await
+                .map_err(StoreError::statement("delete old rows from the quarantine"))
+        };
+        let done = within(
+            "delete old rows from the quarantine",
+            self.limit(),
+            deleting,
+        )
+        .await;
         self.end(connection, done)
     }
 }

@@ -7,7 +7,11 @@
 //! a summary counts everything that is stored, whatever the order of commits, and no writer waits for
 //! the counting.
 
+mod list;
+
 use std::{collections::BTreeSet, time::Duration};
+
+pub use list::{ListedSession, SessionFilter};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{Session, SessionSummary};
@@ -173,6 +177,7 @@ async fn announce(client: &Client, session: &Session) -> Result<u64, tokio_postg
 
 /// A row of `sessions`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionRecord {
     /// What the pipeline said of it.
     #[serde(flatten)]
@@ -385,17 +390,22 @@ impl Store {
         })
         .await;
         let row = self.end(connection, done)?;
-        Ok(row.map(|row| SessionRecord {
-            session: Session {
-                session_id: row.get(0),
-                started_at: row.get(1),
-                ended_at: row.get(2),
-                source: row.get(3),
-            },
-            summary: row
-                .get::<_, Option<DateTime<Utc>>>(9)
-                .and_then(|_| summary(&row, 4)),
-        }))
+        Ok(row.as_ref().map(from_row))
+    }
+}
+
+/// Columns as [`Store::session`] asks for them.
+fn from_row(row: &Row) -> SessionRecord {
+    SessionRecord {
+        session: Session {
+            session_id: row.get(0),
+            started_at: row.get(1),
+            ended_at: row.get(2),
+            source: row.get(3),
+        },
+        summary: row
+            .get::<_, Option<DateTime<Utc>>>(9)
+            .and_then(|_| summary(row, 4)),
     }
 }
 
