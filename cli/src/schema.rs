@@ -5,10 +5,7 @@
 
 use passerby_consumer::{
     ops::{
-        ClaimReport, ConsumersReport, DoctorReport, EntryReport, PendingReport, Tapped, TrimReport,
-    },
-    store::{Demographics, MigrationReport},
-        ClaimReport, ConsumersReport, EntryReport, PartitionsDropped, PartitionsMade,
+        ClaimReport, ConsumersReport, DoctorReport, EntryReport, PartitionsDropped, PartitionsMade,
         PendingReport, Tapped, TrimReport,
     },
     store::{Demographics, ListedSession, MigrationReport, Partitions},
@@ -18,13 +15,8 @@ use passerby_shared::Detection;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
 use crate::commands::{
-    config, consumers, demo, ingest, pause, query, replay, spool, status, support_bundle,
-use crate::commands::{config, consumers, pause, query, replay, spool, status, support_bundle};
-use crate::commands::{config, consumers, query, replay, spool, support_bundle};
-use crate::commands::{consumers, pause, query, replay, spool, status};
-use crate::commands::{consumers, ledger, query, replay, sessions, spool};
-use crate::commands::{
-    consumers, dead_letters, ledger, pause, query, replay, sessions, spool, status,
+    config, consumers, dead_letters, demo, ingest, ledger, pause, query, replay, sessions, spool,
+    status, support_bundle,
 };
 
 /// The schemas, by command: words joined by `-`, as in `spool-inspect`. A command that prints a
@@ -35,6 +27,10 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("config-show", of::<config::Settings>()),
         ("consumers-list", of::<ConsumersReport>()),
         ("consumers-retire", of::<consumers::RetireReport>()),
+        ("dead-letters-discard", of::<dead_letters::Discarded>()),
+        ("dead-letters-list", of::<dead_letters::ListedLetter>()),
+        ("dead-letters-requeue", of::<dead_letters::Requeued>()),
+        ("dead-letters-show", of::<dead_letters::ShownLetter>()),
         ("demo", of::<demo::report::Report>()),
         ("doctor", of::<DoctorReport>()),
         ("entry", of::<EntryReport>()),
@@ -42,11 +38,11 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("ledger-prune", of::<ledger::LedgerPruned>()),
         ("ledger-stats", of::<ledger::LedgerStats>()),
         ("migrate", of::<MigrationReport>()),
-        ("pause", of::<pause::Steered>()),
         ("partitions-drop", of::<PartitionsDropped>()),
         ("partitions-ensure", of::<PartitionsMade>()),
         ("partitions-list", of::<Partitions>()),
         ("partitions-repair", of::<PartitionsMade>()),
+        ("pause", of::<pause::Steered>()),
         ("pending", of::<PendingReport>()),
         ("query-demographics", of::<Demographics>()),
         ("query-detections", of::<Detection>()),

@@ -10,6 +10,7 @@ mod decoded;
 mod doctor;
 mod entry;
 mod ledger;
+mod letter;
 mod partitions;
 mod pause;
 mod pending;
@@ -35,6 +36,9 @@ pub use doctor::{
 };
 pub use entry::{Delivery, EntryName, EntryPlace, EntryReport, Whereabouts, entry};
 pub use ledger::{Holder, LedgerOutlook, ledger_outlook};
+pub use letter::{
+    BrokenPayload, LetterContents, LetterField, LetterRow, RowProblem, ShownValue, read_letter,
+};
 pub use partitions::{
     DayKept, PartitionsDropped, PartitionsMade, days_ahead, drop_partitions, make_partitions,
     within_policy,

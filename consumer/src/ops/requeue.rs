@@ -30,6 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What became of the letters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RequeueReport {
     /// Letters that matched.
     pub matched: usize,
@@ -50,6 +51,7 @@ pub struct RequeueReport {
 /// Why letters were left that could have been put back.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Stopped {
     /// Somebody asked for it.
     Interrupted,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use passerby_consumer::store::{DeadLetterFilter, Discard, LetterState};
 use passerby_shared::{Detection, wire};
 use passerby_tests::{
-    Env, Fault, Passerby, eventually,
+    Env, Fault, Golden, Passerby, eventually,
     fixtures::{self, detection, detections},
 };
 use serde_json::{Value, json};
@@ -406,4 +406,133 @@ async fn letters_of_streams_that_nobody_named_stay_where_they_are() {
         1
     );
     env.redis::<()>(redis::cmd("DEL").arg("elsewhere")).await;
+}
+
+#[tokio::test]
+async fn a_bad_field_is_pointed_at_where_it_stands() {
+    let env = with_various().await;
+    let shown = Passerby::on(&env)
+        .run(&["dead-letters", "show", "2", "--json"])
+        .await
+        .json();
+
+    let row = &shown["rows"][0];
+    assert_eq!(row["problem"]["field"], "confidence");
+    let fields = row["fields"].as_array().unwrap();
+    let bad = fields.iter().find(|f| f["name"] == "confidence").unwrap();
+    assert_eq!(
+        (&bad["value"], &bad["type"]),
+        (&json!(1.5), &json!("float"))
+    );
+    // A 32-bit float, as it stands in the bytes that are shown.
+    let at = 2 * usize::try_from(bad["offset"].as_u64().unwrap()).unwrap();
+    let payload = shown["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|f| f[0] == "p")
+        .unwrap();
+    assert_eq!(&payload[1].as_str().unwrap()[at..at + 10], "ca3fc00000");
+}
+
+#[tokio::test]
+async fn an_export_holds_every_letter_once_and_goes_on_where_it_ended() {
+    let env = with_a_flood(1_200).await;
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("letters.ndjson");
+    let export = ["dead-letters", "export", "--output", path.to_str().unwrap()];
+    let first = Passerby::on(&env)
+        .run(&[&export[..], &["--limit", "700"]].concat())
+        .await;
+    assert!(first.stderr.contains("--after 700"), "{}", first.stderr);
+    first.ok();
+    let again = Passerby::on(&env).run(&export).await;
+    again.assert_one_error_line(&["letters.ndjson", "--append"]);
+
+    Passerby::on(&env)
+        .run(&[&export[..], &["--append", "--after", "700"]].concat())
+        .await
+        .ok();
+
+    let written = std::fs::read_to_string(&path).unwrap();
+    let letters: Vec<Value> = written
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let ids: Vec<i64> = letters.iter().map(|l| l["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, Vec::from_iter(1..=1_200));
+    assert_eq!(letters[5]["rows"][0]["fields"][3]["name"], "timestamp");
+    assert_eq!(letters[5]["raw_fields"][0], json!(["aw==", "ZA=="]));
+    let raw = Passerby::on(&env)
+        .run(&["dead-letters", "export", "7", "--format", "msgpack"])
+        .await
+        .ok();
+    assert!(raw.starts_with('\u{fffd}') && raw.len() > 30, "{raw:?}");
+}
+
+#[tokio::test]
+async fn output_of_dead_letters() {
+    let env = with_various().await;
+    // Broken in the second of two rows.
+    let mut cut = Vec::new();
+    wire::encode_detections(&detections(20..22), &mut cut);
+    let at = cut.len() - 20;
+    cut[at] = 0xc1;
+    env.publish_entry(&[("v", b"1"), ("p", &cut)]).await;
+    env.run_worker_drain().await;
+    let mut golden = Golden::of("dead-letters", &env);
+    golden.run(&["dead-letters", "list"]).await;
+    golden
+        .run(&["dead-letters", "list", "--json", "--limit", "2"])
+        .await;
+    golden
+        .run(&["dead-letters", "list", "--csv", "--limit", "2"])
+        .await;
+    golden.run(&["dead-letters", "list", "--summary"]).await;
+    golden
+        .run(&["dead-letters", "list", "--summary", "--json", "1"])
+        .await;
+    golden.run(&["dead-letters", "show", "1"]).await;
+    golden.run(&["dead-letters", "show", "2"]).await;
+    golden.run(&["dead-letters", "show", "2", "--json"]).await;
+    golden.run(&["dead-letters", "show", "5"]).await;
+    golden.run(&["dead-letters", "show", "9"]).await;
+    golden.run(&["dead-letters", "requeue", "--dry-run"]).await;
+    golden
+        .run(&["dead-letters", "requeue", "--dry-run", "--json", "1"])
+        .await;
+    golden.run(&["dead-letters", "requeue"]).await;
+    golden.run(&["dead-letters", "requeue", "1", "--yes"]).await;
+    golden
+        .run(&["dead-letters", "requeue", "4", "--yes", "--json"])
+        .await;
+    golden.run(&["dead-letters", "discard", "--yes"]).await;
+    golden
+        .run(&[
+            "dead-letters",
+            "discard",
+            "--reason",
+            "undecodable",
+            "--because",
+            "old firmware",
+        ])
+        .await;
+    let discard = [
+        "dead-letters",
+        "discard",
+        "3",
+        "--because",
+        "old firmware",
+        "--by",
+        "ann",
+    ];
+    golden.run(&[&discard[..], &["--dry-run"]].concat()).await;
+    golden.run(&[&discard[..], &["--yes"]].concat()).await;
+    golden
+        .run(&[&discard[..], &["--yes", "--json"]].concat())
+        .await;
+    golden
+        .run(&["dead-letters", "discard", "--restore", "3", "--yes"])
+        .await;
+    golden.run(&["dead-letters", "export", "3"]).await;
 }

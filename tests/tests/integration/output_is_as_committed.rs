@@ -63,12 +63,7 @@ async fn help() {
 }
 
 /// Commands that print JSON of which there is no schema yet.
-const WITHOUT_SCHEMA: &[&str] = &[
-    "dead-letters-discard",
-    "dead-letters-list",
-    "dead-letters-requeue",
-    "dead-letters-show",
-];
+const WITHOUT_SCHEMA: &[&str] = &[];
 
 #[test]
 fn every_command_that_prints_json_has_a_schema() {

@@ -7,7 +7,7 @@ use passerby_consumer::{
     args::{DatabaseArgs, parse_duration},
     store::{DeadLetterCount, DeadLetterFilter, Discard, LetterState, Store},
 };
-use serde_json::json;
+use serde::Serialize;
 
 use super::{
     filter::{FilterArgs, State},
@@ -56,6 +56,20 @@ pub(super) struct DiscardArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Discarded {
+    /// What is done with the letters: `discarded`, `restored` or `purged`.
+    action: &'static str,
+    /// Letters that matched.
+    matched: u64,
+    /// Letters that were changed; others were, by somebody else, in between.
+    changed: u64,
+    /// Those that matched, by reason.
+    by_reason: Vec<DeadLetterCount>,
 }
 
 /// What is done with the letters.
@@ -115,7 +129,12 @@ pub(super) async fn discard(args: DiscardArgs) -> Result<(), Failure> {
         .check_named(usize::try_from(n_matched).unwrap_or(usize::MAX))?;
     if args.dry_run || n_matched == 0 {
         if args.json {
-            output::json(&json!({ "matched": n_matched, "by_reason": counts }));
+            output::json(&Discarded {
+                action: action.done(),
+                matched: n_matched,
+                changed: 0,
+                by_reason: counts,
+            });
         } else {
             output::line(&matching(n_matched, state));
             if n_matched > 0 {
@@ -133,7 +152,12 @@ pub(super) async fn discard(args: DiscardArgs) -> Result<(), Failure> {
         .await
         .map_err(Failure::store)?;
     if args.json {
-        output::json(&json!({ "matched": n_matched, action.done(): n_changed }));
+        output::json(&Discarded {
+            action: action.done(),
+            matched: n_matched,
+            changed: n_changed,
+            by_reason: counts,
+        });
     } else {
         output::line(&format!(
             "{} {}",

@@ -6,7 +6,7 @@ use passerby_consumer::{
     store::{DeadLetterCount, DeadLetterFilter, DeadLetterRecord},
 };
 
-use super::{filter::FilterArgs, open};
+use super::{filter::FilterArgs, open, show::LetterHead};
 use crate::{
     commands::{Failure, output},
     render::{Cell, Column, Output},
@@ -33,6 +33,16 @@ pub(super) struct ListArgs {
     /// Print comma-separated values.
     #[arg(long)]
     csv: bool,
+}
+
+/// A line of JSON: a letter, or with --summary how many there are of what.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "says what is printed")]
+pub(crate) enum ListedLetter {
+    Letter(Box<LetterHead>),
+    Count(DeadLetterCount),
 }
 
 /// What people look for first.
@@ -87,14 +97,22 @@ pub(super) async fn list(args: ListArgs) -> Result<(), Failure> {
             .count_dead_letters(&filter)
             .await
             .map_err(Failure::store)?;
-        write_counts(&counts, form);
+        if args.json {
+            counts.iter().for_each(output::json_line);
+        } else {
+            write_counts(&counts, form);
+        }
         return Ok(());
     }
     let letters = store
         .list_dead_letters(&filter)
         .await
         .map_err(Failure::store)?;
-    if form == Output::Table {
+    if args.json {
+        letters
+            .iter()
+            .for_each(|letter| output::json_line(&LetterHead::from(letter)));
+    } else if form == Output::Table {
         output::table(TABLE, form, letters.iter().map(in_short));
     } else {
         output::table(ALL, form, letters.iter().map(in_full));

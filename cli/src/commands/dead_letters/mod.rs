@@ -1,10 +1,16 @@
 //! `passerby dead-letters`: what could not be stored, and what is done about it.
 
 mod discard;
+mod export;
 mod filter;
 mod list;
 mod requeue;
 mod show;
+
+#[cfg(feature = "schema")]
+pub(crate) use list::ListedLetter;
+#[cfg(feature = "schema")]
+pub(crate) use {discard::Discarded, requeue::Requeued, show::ShownLetter};
 
 use std::process::ExitCode;
 
@@ -54,6 +60,13 @@ enum What {
                       passerby dead-letters discard --purge --older-than 30d"
     )]
     Discard(discard::DiscardArgs),
+    /// Write dead letters to a file or stdout, whole, oldest first.
+    ///
+    /// The number of the last one is said on stderr: --after goes on behind it.
+    #[command(
+        after_help = "Example:\n  passerby dead-letters export --reason undecodable --output letters.ndjson"
+    )]
+    Export(export::ExportArgs),
 }
 
 /// Runs the command.
@@ -63,6 +76,7 @@ pub(crate) async fn run(args: DeadLettersArgs) -> Result<ExitCode, Failure> {
         What::Show(args) => show::show(args).await,
         What::Requeue(args) => requeue::requeue(args).await,
         What::Discard(args) => discard::discard(args).await,
+        What::Export(args) => export::export(args).await,
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -45,12 +45,14 @@ pub(super) struct RequeueArgs {
     json: bool,
 }
 
-/// What would be put back.
+/// What is printed.
 #[derive(Debug, Serialize)]
-struct DryRun {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Requeued {
     #[serde(flatten)]
     report: RequeueReport,
-    by_reason: Vec<DeadLetterCount>,
+    /// Of a dry run: the letters that match.
+    by_reason: Option<Vec<DeadLetterCount>>,
 }
 
 pub(super) async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
@@ -121,7 +123,10 @@ pub(super) async fn requeue(args: RequeueArgs) -> Result<(), Failure> {
 
 fn print_found(report: RequeueReport, by_reason: Vec<DeadLetterCount>, json: bool) {
     if json {
-        return output::json(&DryRun { report, by_reason });
+        return output::json(&Requeued {
+            report,
+            by_reason: Some(by_reason),
+        });
     }
     let verb = if report.matched == 1 {
         "matches"
@@ -140,7 +145,10 @@ fn print_found(report: RequeueReport, by_reason: Vec<DeadLetterCount>, json: boo
 
 fn print_done(report: &RequeueReport, json: bool) -> Result<(), Failure> {
     if json {
-        output::json(report);
+        output::json(&Requeued {
+            report: report.clone(),
+            by_reason: None,
+        });
     } else {
         output::line(&format!(
             "{} of {} put back{}",

@@ -14,6 +14,7 @@ use crate::store::{Store, StoreError, connection::within};
 
 /// Dead letters of one reason, SQLSTATE and field.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeadLetterCount {
     /// See [`Reason::as_str`].
     pub reason: String,

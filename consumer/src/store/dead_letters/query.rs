@@ -23,6 +23,7 @@ const PAGE_BYTES: i64 = 8 << 20;
 /// What has become of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LetterState {
     /// Nobody has decided yet.
     Waiting,
