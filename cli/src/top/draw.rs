@@ -162,7 +162,8 @@ impl Drawing<'_> {
             add("memory", &lines::memory(redis, flow));
         }
         if let Some(flow) = flow {
-            let rates: [(&str, f64, &str, fn(&Sample) -> f64); 4] = [
+            type Rate = (&'static str, f64, &'static str, fn(&Sample) -> f64);
+            let rates: [Rate; 4] = [
                 ("arriving", flow.arriving_entries, "entries/s", |s| {
                     s.arriving
                 }),

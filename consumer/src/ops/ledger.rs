@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Entries that are not acknowledged, of one stream, that are looked at.
-const MAX_LOOKED_AT: usize = 20_000;
+const MAX_LOOKED_AT: u64 = 20_000;
 const PAGE: usize = 500;
 /// Streams looked for beyond those that are named: a stream that is overlooked would be forgotten.
 const SHARDS_LOOKED_FOR: u16 = 64;
@@ -177,7 +177,7 @@ async fn look_at_stream(
     let backlog = backlog::measure(connection, stream, group)
         .await
         .map_err(failed())?;
-    if backlog.entries() as usize > MAX_LOOKED_AT {
+    if backlog.entries() > MAX_LOOKED_AT {
         outlook.hold_all(Holder::Backlog {
             stream: stream.to_string(),
             entries: backlog.entries(),
