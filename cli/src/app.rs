@@ -91,10 +91,18 @@ pub fn run() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return report(&Failure::usage(format_args!("--log: {error}"))),
     };
+    let is_terminal = std::io::stderr().is_terminal();
+    // Lines of a log would be drawn over; in a file they are wanted.
+    let has_screen = matches!(cli.command, Command::Top(_)) && is_terminal;
+    let filter = if has_screen {
+        EnvFilter::new("off")
+    } else {
+        filter
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(is_terminal)
         .with_writer(std::io::stderr)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -22,6 +22,8 @@ use crate::commands::operator;
 
 /// Entries and dead letters that a list has.
 const MAX_LISTED: u16 = 100;
+/// Sampling cameras reads entries whole, so it is done no more often.
+const MIN_SAMPLING: Duration = Duration::from_secs(1);
 /// What is on its way to the screen.
 const MAX_UPDATES: usize = 16;
 
@@ -73,7 +75,7 @@ fn timeouts() -> RedisTimeouts {
 pub struct Fetcher {
     requests: mpsc::Sender<Request>,
     updates: mpsc::Receiver<Update>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -89,22 +91,29 @@ impl Fetcher {
         let (requests, request) = mpsc::channel(MAX_UPDATES);
         let mut tasks = JoinSet::new();
         tasks.spawn(statuses(source.clone(), every, update.clone()));
-        tasks.spawn(cameras(source.clone(), every, update.clone()));
+        tasks.spawn(cameras(
+            source.clone(),
+            every.max(MIN_SAMPLING),
+            update.clone(),
+        ));
         tasks.spawn(requested(source, request, update));
         Self {
             requests,
             updates,
-            _tasks: tasks,
+            tasks,
         }
     }
 
-    /// The next answer.
+    /// The next answer; `None` when a task that asks has ended, which none does by itself.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Option<Update> {
-        self.updates.recv().await
+        tokio::select! {
+            update = self.updates.recv() => update,
+            _ = self.tasks.join_next() => None,
+        }
     }
 
     /// Asks for something; `false` when too much was asked for already.

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use passerby_consumer::{
-    ops::{
-        Balance, CameraSample, Flow, RedisStatus, Severity, StatusReport, Thresholds, WorkerStatus,
-    },
-    store::DeadLetterRecord,
+use passerby_consumer::ops::{
+    Balance, CameraSample, Flow, RedisStatus, Severity, StatusReport, Thresholds, WorkerStatus,
 };
 
-use super::{Look, Model, Sample};
+use super::{Look, Sample};
 use crate::{
+    commands::status::verdict,
     render::{bytes, counted, duration, grouped},
     visible::visible,
 };
@@ -143,9 +141,10 @@ pub(super) fn backlog(redis: &RedisStatus, flow: Option<&Flow>) -> String {
             ", the oldest {} old",
             seconds(redis.backlog_seconds())
         ));
-        match flow.and_then(|flow| flow.drained_in_seconds) {
-            Some(time) => text.push_str(&format!(", drained in {}", seconds(time))),
-            None => text.push_str(", not shrinking"),
+        match flow.map(|flow| flow.drained_in_seconds) {
+            Some(Some(time)) => text.push_str(&format!(", drained in {}", seconds(time))),
+            Some(None) => text.push_str(", not shrinking"),
+            None => {}
         }
     }
     text
@@ -162,13 +161,28 @@ pub(super) fn memory(redis: &RedisStatus, flow: Option<&Flow>) -> String {
     text
 }
 
-/// What is not well, the worst first.
-pub(super) fn symptoms(report: &StatusReport) -> Vec<(Severity, String)> {
-    report
-        .symptoms(&Thresholds::default())
-        .into_iter()
-        .map(|symptom| (symptom.severity, visible(&symptom.text).into_owned()))
-        .collect()
+/// Whether all is well, that in one sentence, and what that sentence leaves out, the worst first.
+pub(super) fn judgement(report: &StatusReport) -> (bool, String, Vec<(Severity, String)>) {
+    let symptoms = report.symptoms(&Thresholds::default());
+    let (is_well, verdict) = verdict(report, &symptoms);
+    let others = symptoms
+        .iter()
+        .skip(usize::from(!is_well))
+        .map(|symptom| (symptom.severity, visible(&symptom.text).into_owned()));
+    (is_well, verdict, others.collect())
+}
+
+/// `pending entries: 100 of 1,234`.
+pub(super) fn shown_of(what: &str, n_shown: usize, n_all: u64) -> String {
+    let n_shown = n_shown as u64;
+    if n_all > n_shown {
+        return format!(
+            "{what}: the oldest {} of {}",
+            grouped(n_shown),
+            grouped(n_all)
+        );
+    }
+    format!("{what}: {}", grouped(n_shown))
 }
 
 pub(super) const WORKER_HEADINGS: [&str; 7] = [
@@ -254,47 +268,4 @@ pub(super) fn sampled(sample: &CameraSample) -> String {
         )
     };
     format!("What arrives by camera, {what}")
-}
-
-/// A dead letter, whole.
-pub(super) fn letter(letter: &DeadLetterRecord) -> Vec<String> {
-    let shown = crate::commands::dead_letters::as_lines(letter);
-    shown
-        .into_iter()
-        .map(|line| visible(&line).into_owned())
-        .collect()
-}
-
-/// A pending entry, whole.
-pub(super) fn pending(model: &Model) -> Vec<String> {
-    let Some(Ok(report)) = &model.pending else {
-        return Vec::new();
-    };
-    let Some(entry) = report.entries.get(model.selected) else {
-        return Vec::new();
-    };
-    let ms = |ms: u64| duration(Duration::from_millis(ms));
-    let mut lines = vec![
-        format!("entry             {}", entry.entry_id),
-        format!("stream            {}", visible(&entry.stream)),
-        format!("held by           {}", visible(&entry.consumer)),
-        format!("added             {} ago", ms(entry.age_ms)),
-        format!("no sign of life   {}", ms(entry.idle_ms)),
-        format!(
-            "delivered         {}",
-            crate::commands::trim::times(entry.delivery_count)
-        ),
-    ];
-    if entry.is_gone {
-        lines.push("no longer in the stream: its rows are lost in Redis".to_owned());
-    }
-    if let Some(decoded) = &entry.decoded {
-        lines.push(format!("idempotency key   {}", decoded.idempotency_key));
-        for (name, value) in crate::commands::entry::contents(decoded) {
-            lines.push(format!("{name:<16}  {value}"));
-        }
-    }
-    lines.push(String::new());
-    lines.push(format!("passerby entry {} tells the rest.", entry.entry_id));
-    lines
 }

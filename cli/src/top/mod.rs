@@ -5,8 +5,10 @@
 
 mod draw;
 mod fetch;
+mod keys;
 mod lines;
 mod run;
+mod whole;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,11 +17,12 @@ use passerby_consumer::{
     ops::{CameraSample, PendingReport, StatusReport},
     store::DeadLetterRecord,
 };
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 pub use draw::draw;
 pub use fetch::{Fetcher, Source};
 pub(crate) use run::run;
+
+use crate::render::duration;
 
 /// Samples that are kept: more than a wide terminal has columns.
 const MAX_HISTORY: usize = 240;
@@ -102,6 +105,10 @@ pub struct Model {
     interval: Duration,
     view: View,
     report: Option<StatusReport>,
+    /// When Redis last answered.
+    redis_at: Option<DateTime<Utc>>,
+    /// When Postgres last answered.
+    store_at: Option<DateTime<Utc>>,
     history: VecDeque<Sample>,
     cameras: Option<Result<CameraSample, String>>,
     pending: Option<Result<PendingReport, String>>,
@@ -119,6 +126,8 @@ impl Model {
             interval,
             view: View::Overview,
             report: None,
+            redis_at: None,
+            store_at: None,
             history: VecDeque::new(),
             cameras: None,
             pending: None,
@@ -174,6 +183,12 @@ impl Model {
                 self.history.pop_front();
             }
         }
+        if report.redis.is_some() {
+            self.redis_at = Some(report.at);
+        }
+        if report.store.is_some() {
+            self.store_at = Some(report.at);
+        }
         // What a server said last stays on the screen while it does not answer.
         if let Some(earlier) = self.report.take() {
             report.redis = report.redis.or(earlier.redis);
@@ -211,82 +226,26 @@ impl Model {
         redis.is_some_and(|redis| redis.paused.is_some())
     }
 
-    /// Does what a key asks for; what is returned somebody else has to do.
-    pub fn key(&mut self, key: KeyEvent) -> Option<Request> {
-        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-            self.has_quit = true;
-            return None;
-        }
-        if let View::Confirm(request) = self.view {
-            self.view = View::Overview;
-            if key.code == KeyCode::Char('y') {
-                self.message = Some("asking for it…".to_owned());
-                return Some(request);
-            }
-            self.message = Some("not confirmed: nothing was changed".to_owned());
-            return None;
-        }
-        self.message = None;
-        match key.code {
-            KeyCode::Char('q') if self.view == View::Overview => self.has_quit = true,
-            KeyCode::Char('q') | KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => self.back(),
-            KeyCode::Char('?' | 'h') => self.open(View::Help),
-            KeyCode::Char('p') if self.is_paused() => {
-                self.message = Some("paused already: r resumes".to_owned());
-            }
-            KeyCode::Char('p') => self.open(View::Confirm(Request::Pause)),
-            KeyCode::Char('r') if !self.is_paused() => {
-                self.message = Some("not paused".to_owned());
-            }
-            KeyCode::Char('r') => self.open(View::Confirm(Request::Resume)),
-            KeyCode::Char('e') => {
-                self.open(View::Pending);
-                return Some(Request::Pending);
-            }
-            KeyCode::Char('d') => {
-                self.open(View::Letters);
-                return Some(Request::Letters);
-            }
-            KeyCode::Down | KeyCode::Char('j') => self.step(1),
-            KeyCode::Up | KeyCode::Char('k') => self.step(-1),
-            KeyCode::PageDown | KeyCode::Char(' ') => self.step(10),
-            KeyCode::PageUp => self.step(-10),
-            KeyCode::Enter | KeyCode::Right if self.n_listed() > 0 => {
-                self.scrolled = 0;
-                self.view = match self.view {
-                    View::Pending => View::Details(List::Pending),
-                    _ => View::Details(List::Letters),
-                };
-            }
-            _ => {}
-        }
-        None
-    }
-
-    fn open(&mut self, view: View) {
-        self.view = view;
-        self.selected = 0;
-        self.scrolled = 0;
-    }
-
-    fn back(&mut self) {
-        self.view = match self.view {
-            View::Details(List::Pending) => View::Pending,
-            View::Details(List::Letters) => View::Letters,
-            _ => View::Overview,
+    /// What on the screen is old because a server does not answer.
+    fn stale(&self, now: DateTime<Utc>) -> Vec<String> {
+        let Some(report) = &self.report else {
+            return Vec::new();
         };
-    }
-
-    fn step(&mut self, by: i16) {
-        if matches!(self.view, View::Details(_)) {
-            self.scrolled = self.scrolled.saturating_add_signed(by);
-            return;
-        }
-        let last = self.n_listed().saturating_sub(1);
-        self.selected = self
-            .selected
-            .saturating_add_signed(isize::from(by))
-            .min(last);
+        let servers = [
+            ("Redis", &report.redis_error, self.redis_at),
+            ("Postgres", &report.store_error, self.store_at),
+        ];
+        servers
+            .into_iter()
+            .filter(|(_, error, _)| error.is_some())
+            .filter_map(|(server, _, at)| {
+                let age = (now - at?).to_std().unwrap_or_default();
+                Some(format!(
+                    "what is shown of {server} is {} old",
+                    duration(age)
+                ))
+            })
+            .collect()
     }
 
     /// How long ago the servers were last asked.

@@ -8,7 +8,7 @@ use std::{
 use chrono::Utc;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
@@ -25,7 +25,7 @@ const MIN_REDRAW: Duration = Duration::from_millis(100);
 pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "top needs a terminal: `passerby status --json` tells the same once",
+            "top needs a terminal: `passerby status --watch` shows the same, line by line",
         ));
     }
     let look = Look {
@@ -33,8 +33,7 @@ pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> 
         is_coloured: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     let failed = |error: io::Error| Failure::new(format_args!("draw on the terminal: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut signals = Signals::new().map_err(failed)?;
     // From here on a panic gives the terminal back before it says what happened.
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let mut events = read_events();
@@ -46,7 +45,10 @@ pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> 
     let mut has_changed = true;
     let ended = loop {
         tokio::select! {
-            Some(update) = fetcher.next() => {
+            update = fetcher.next() => {
+                let Some(update) = update else {
+                    break Err(Failure::new("top has lost what asks the servers"));
+                };
                 // After a pause or a resume the list of symptoms is what tells.
                 let is_done = matches!(update, Update::Done(_));
                 model.update(update);
@@ -76,8 +78,7 @@ pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> 
                 has_changed = false;
             }
             _ = clock.tick() => has_changed = true,
-            _ = terminate.recv() => break Ok(()),
-            _ = hang_up.recv() => break Ok(()),
+            () = signals.any() => break Ok(()),
         }
         if model.has_quit() {
             break Ok(());
@@ -85,6 +86,30 @@ pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> 
     };
     ratatui::restore();
     ended
+}
+
+/// What ends a program, and must not leave a terminal behind that echoes nothing.
+struct Signals([Signal; 4]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::quit())?,
+        ]))
+    }
+
+    async fn any(&mut self) {
+        let [terminate, hang_up, interrupt, quit] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+        }
+    }
 }
 
 /// What the terminal says, read by a thread that ends when nobody listens.

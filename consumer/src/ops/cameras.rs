@@ -7,17 +7,22 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use redis::Value;
+use passerby_shared::StreamKey;
+use redis::{Value, aio::MultiplexedConnection};
 use serde::Serialize;
 
 use super::{
     OpsError, Target,
     decoded::{self, EntryRows},
 };
-use crate::reply;
+use crate::reply::{self, Delivered};
 
-/// Entries that a sample reads, of all streams together, or one of each where there are more streams.
+/// Entries that a sample reads, of all streams together, or [`FIRST`] of each where there are many streams.
 const MAX_ENTRIES: usize = 40;
+/// Entries of a stream that are read first; they tell how large its entries are.
+const FIRST: usize = 4;
+/// Bytes that a sample reads, of all streams together, unless the first entries are larger.
+const MAX_BYTES: usize = 256 << 10;
 /// Older entries say nothing of what arrives now.
 const LATELY_MS: u64 = 10_000;
 /// Rows of an entry that are counted.
@@ -59,7 +64,9 @@ pub struct CameraArrivals {
 ///
 /// Cancel safe: nothing is changed.
 pub async fn cameras(target: &mut Target) -> Result<CameraSample, OpsError> {
-    let count = (MAX_ENTRIES / target.streams.len().max(1)).max(1);
+    let n_streams = target.streams.len().max(1);
+    let max_entries = (MAX_ENTRIES / n_streams).max(FIRST);
+    let max_bytes = MAX_BYTES / n_streams;
     let mut sample = CameraSample::default();
     let mut found = BTreeMap::<String, CameraArrivals>::new();
     let connection = target.link.get().await?;
@@ -70,18 +77,8 @@ pub async fn cameras(target: &mut Target) -> Result<CameraSample, OpsError> {
     let now_ms = seconds * 1_000 + micros / 1_000;
     let since_ms = now_ms.saturating_sub(LATELY_MS);
     for stream in &target.streams {
-        let shared = Arc::new(stream.clone());
-        let value: Value = redis::cmd("XREVRANGE")
-            .arg(stream)
-            .arg("+")
-            .arg(since_ms)
-            .arg("COUNT")
-            .arg(count)
-            .query_async(connection)
-            .await
-            .map_err(OpsError::redis("read the newest entries", stream))?;
-        let entries = reply::claimed_entries(value, &shared)?;
-        let is_cut = entries.len() >= count;
+        let (entries, is_cut) =
+            read_tail(connection, stream, since_ms, max_entries, max_bytes).await?;
         // A sample that was cut short is of the time that it spans.
         let oldest_ms = entries.last().map_or(now_ms, |entry| entry.origin.id.ms);
         let span_ms = if is_cut {
@@ -93,7 +90,9 @@ pub async fn cameras(target: &mut Target) -> Result<CameraSample, OpsError> {
         sample.entries += entries.len() as u64;
         sample.seconds = sample.seconds.max(seconds);
         sample.is_cut |= is_cut;
-        for entry in entries {
+        // The oldest of those that were cut off only says since when the others came.
+        let n_counted = entries.len() - usize::from(is_cut);
+        for entry in entries.into_iter().take(n_counted) {
             let Some(fields) = &entry.fields else {
                 continue;
             };
@@ -119,4 +118,52 @@ pub async fn cameras(target: &mut Target) -> Result<CameraSample, OpsError> {
     }
     sample.cameras = found.into_values().collect();
     Ok(sample)
+}
+
+/// The newest entries of a stream, newest first, and whether older ones were left that came in since then.
+async fn read_tail(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    since_ms: u64,
+    max_entries: usize,
+    max_bytes: usize,
+) -> Result<(Vec<Delivered>, bool), OpsError> {
+    let mut entries = read_back(connection, stream, "+", since_ms, FIRST).await?;
+    let Some(last) = entries.last().filter(|_| entries.len() == FIRST) else {
+        return Ok((entries, false));
+    };
+    let below = format!("({}", last.origin.id);
+    let fields = entries.iter().filter_map(|entry| entry.fields.as_ref());
+    let n_bytes: usize = fields
+        .flatten()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    let size = (n_bytes / entries.len()).max(1);
+    let more = (max_bytes.saturating_sub(n_bytes) / size).min(max_entries - entries.len());
+    if more == 0 {
+        return Ok((entries, true));
+    }
+    let older = read_back(connection, stream, &below, since_ms, more).await?;
+    let is_cut = older.len() == more;
+    entries.extend(older);
+    Ok((entries, is_cut))
+}
+
+async fn read_back(
+    connection: &mut MultiplexedConnection,
+    stream: &StreamKey,
+    from: &str,
+    since_ms: u64,
+    count: usize,
+) -> Result<Vec<Delivered>, OpsError> {
+    let value: Value = redis::cmd("XREVRANGE")
+        .arg(stream)
+        .arg(from)
+        .arg(since_ms)
+        .arg("COUNT")
+        .arg(count)
+        .query_async(connection)
+        .await
+        .map_err(OpsError::redis("read the newest entries", stream))?;
+    Ok(reply::claimed_entries(value, &Arc::new(stream.clone()))?)
 }

@@ -4,17 +4,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use passerby::top::{Fetcher, Look, Model, Request, Source, Update, View, draw};
+use passerby::top::{Fetcher, List, Look, Model, Request, Source, Update, View, draw};
 use passerby_consumer::{
     ops::{
-        Balance, CameraArrivals, CameraSample, Dropped, Flow, FlowSource, PendingReport,
-        RedisStatus, StatusReport, StreamStatus, WorkerStatus,
+        self, Balance, CameraArrivals, CameraSample, Dropped, Flow, FlowSource, PendingEntry,
+        PendingReport, RedisStatus, StatusReport, StreamStatus, WorkerStatus,
     },
     presence::{WorkerPresence, WorkerState},
     store::{ReasonCount, StoreBooks},
 };
 use passerby_shared::books::{ProducerRecord, Stamped};
-use passerby_tests::{Env, GROUP, cmd_file, compare_with_file, eventually, fixtures::detections};
+use passerby_tests::{
+    Env, GROUP, Passerby, cmd_file, compare_with_file, eventually,
+    fixtures::{detections, realistic_detections},
+};
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -167,6 +170,58 @@ fn model() -> Model {
     model
 }
 
+fn pending() -> PendingReport {
+    let entry = |ms: u64, deliveries| PendingEntry {
+        stream: "passerby:stream:{0}".to_owned(),
+        entry_id: format!("{ms}-0").parse().unwrap(),
+        consumer: "gate-1f2e3d4c".to_owned(),
+        age_ms: 946_695_600_000 - ms,
+        idle_ms: 500,
+        delivery_count: deliveries,
+        decoded: None,
+        is_gone: deliveries > 1,
+    };
+    PendingReport {
+        total: 1_234,
+        entries: vec![entry(946_695_597_500, 1), entry(946_695_598_700, 3)],
+        ..PendingReport::default()
+    }
+}
+
+/// An hour when nobody is woken.
+fn all_well() -> StatusReport {
+    let mut well = report(10);
+    let redis = well.redis.as_mut().unwrap();
+    redis.workers.truncate(1);
+    redis.workers[0].pending = 2;
+    redis.streams[0].pending = 2;
+    redis.streams[0].undelivered = 3;
+    redis.streams[0].undelivered_is_exact = true;
+    redis.streams[0].oldest_seconds = 0.04;
+    redis.streams[0].oldest_pending_seconds = 0.04;
+    well.store.as_mut().unwrap().dead_letters.clear();
+    let flow = well.flow.as_mut().unwrap();
+    flow.drained_in_seconds = Some(0.1);
+    flow.full_in_seconds = None;
+    well
+}
+
+/// Ten seconds later, and Redis is gone.
+fn without_redis() -> StatusReport {
+    StatusReport {
+        at: now() + TimeDelta::seconds(10),
+        redis: None,
+        redis_error: Some(
+            "connect to redis://127.0.0.1:6379/0: Connection refused (os error 111); is the server \
+             running, and is the URL right?"
+                .to_owned(),
+        ),
+        balance: None,
+        flow: None,
+        ..all_well()
+    }
+}
+
 fn screen(model: &Model, at: DateTime<Utc>, look: Look, (width, height): (u16, u16)) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| draw(frame, model, at, look)).unwrap();
@@ -207,11 +262,35 @@ fn screens_are_as_committed() {
         "nobody has answered for half a minute",
         screen(&model, now() + TimeDelta::seconds(30), PLAIN, (80, 24)),
     );
+    add(
+        "40 columns, 10 lines",
+        screen(&model, now(), PLAIN, (40, 10)),
+    );
     assert_eq!(key(&mut model, KeyCode::Char('p')), None);
     add("a question", screen(&model, now(), PLAIN, (80, 24)));
+    add(
+        "a question, 40 columns, 10 lines",
+        screen(&model, now(), PLAIN, (40, 10)),
+    );
+    add("a question, ASCII", screen(&model, now(), ascii, (60, 16)));
     key(&mut model, KeyCode::Esc);
+    add("not answered", screen(&model, now(), PLAIN, (80, 24)));
     key(&mut model, KeyCode::Char('?'));
     add("help", screen(&model, now(), PLAIN, (80, 24)));
+    key(&mut model, KeyCode::Esc);
+    key(&mut model, KeyCode::Char('e'));
+    model.update(Update::Pending(Ok(pending())));
+    key(&mut model, KeyCode::Char('j'));
+    add("pending entries", screen(&model, now(), PLAIN, (80, 10)));
+    add("in 40 columns", screen(&model, now(), PLAIN, (40, 10)));
+    key(&mut model, KeyCode::Enter);
+    add("one of them", screen(&model, now(), PLAIN, (80, 12)));
+    let mut well = Model::new(Duration::from_secs(1));
+    well.update(Update::Status(Box::new(all_well())));
+    add("all is well", screen(&well, now(), PLAIN, (80, 16)));
+    well.update(Update::Status(Box::new(without_redis())));
+    let later = now() + TimeDelta::seconds(12);
+    add("Redis is away", screen(&well, later, PLAIN, (80, 24)));
     let nothing = Model::new(Duration::from_secs(1));
     add(
         "nothing is known yet",
@@ -244,14 +323,41 @@ fn nothing_is_asked_for_without_a_y() {
 }
 
 #[test]
+fn escape_goes_back_and_then_ends_it() {
+    for back in [KeyCode::Esc, KeyCode::Char('q')] {
+        let mut model = model();
+        key(&mut model, KeyCode::Char('e'));
+        model.update(Update::Pending(Ok(pending())));
+        key(&mut model, KeyCode::Enter);
+        assert_eq!(model.view(), View::Details(List::Pending));
+        key(&mut model, back);
+        assert_eq!(model.view(), View::Pending);
+        key(&mut model, back);
+        assert_eq!(model.view(), View::Overview);
+        assert!(!model.has_quit());
+        key(&mut model, back);
+        assert!(model.has_quit());
+    }
+    let mut model = model();
+    key(&mut model, KeyCode::Char('p'));
+    model.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert!(model.has_quit());
+}
+
+#[test]
 fn no_terminal_is_too_small() {
     let mut model = model();
-    model.update(Update::Pending(Ok(PendingReport::default())));
-    for size in [(1, 1), (10, 3), (20, 5), (300, 100)] {
-        for code in [KeyCode::Char('e'), KeyCode::Char('d'), KeyCode::Char('?')] {
+    model.update(Update::Pending(Ok(pending())));
+    for size in [(1, 1), (10, 3), (20, 5), (40, 10), (300, 100)] {
+        let codes = ['e', 'd', '?', 'p'].map(KeyCode::Char);
+        for code in codes {
             key(&mut model, code);
             screen(&model, now(), PLAIN, size);
-            key(&mut model, KeyCode::Esc);
+            key(&mut model, KeyCode::Enter);
+            screen(&model, now(), PLAIN, size);
+            while model.view() != View::Overview {
+                key(&mut model, KeyCode::Esc);
+            }
             screen(&model, now(), PLAIN, size);
         }
     }
@@ -358,4 +464,53 @@ async fn a_server_that_is_away_is_shown_and_comes_back() {
     shows(&mut fetcher, &mut model, &["1 entry: 0 pending, 1 unread"]).await;
     let drawn = screen(&model, Utc::now(), PLAIN, (160, 50));
     assert!(!drawn.contains("Redis cannot be asked"), "{drawn}");
+}
+
+#[tokio::test]
+async fn without_a_terminal_it_says_what_shows_the_same() {
+    let output = Passerby::alone()
+        .with("PASSERBY_REDIS_URL", "redis://127.0.0.1:1")
+        .with(
+            "PASSERBY_DATABASE_URL",
+            "postgresql://nobody@127.0.0.1:1/none",
+        )
+        .run(&["top"])
+        .await;
+    output.assert_usage_error(&["terminal", "passerby status --watch"]);
+}
+
+#[tokio::test]
+async fn cameras_are_sampled_from_a_bounded_tail_and_no_group_notices() {
+    let env = Env::start().await;
+    let nothing = ops::cameras(&mut env.target()).await.unwrap();
+    assert_eq!((nothing.entries, nothing.cameras.len()), (0, 0));
+
+    env.publish_entries(200, 2).await;
+    env.create_group().await;
+    env.read_as("somebody", 3).await;
+    let groups = async || -> redis::Value {
+        env.redis(redis::cmd("XINFO").arg("GROUPS").arg(env.stream()))
+            .await
+    };
+    let before = groups().await;
+    let sample = ops::cameras(&mut env.target()).await.unwrap();
+    assert_eq!(groups().await, before);
+    assert_eq!(sample.entries, 40);
+    assert!(sample.is_cut);
+    // The oldest only says since when the others came.
+    assert_eq!(sample.cameras.len(), 1, "{sample:?}");
+    assert_eq!(sample.cameras[0].rows, 39 * 2);
+    assert!(sample.cameras[0].rows_per_second > 0.0);
+
+    // Large entries: fewer of them.
+    for n in 0..20 {
+        env.publish(&realistic_detections(0, n * 2_000, 2_000))
+            .await;
+    }
+    let sample = ops::cameras(&mut env.target()).await.unwrap();
+    assert!(
+        (4..10).contains(&sample.entries),
+        "{} entries were read",
+        sample.entries
+    );
 }

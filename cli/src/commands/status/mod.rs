@@ -18,6 +18,8 @@ use passerby_shared::redis_connection::{RedisLink, RedisTimeouts};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use page::verdict;
+
 use super::{Failure, UNHEALTHY, output, stop_on_signal};
 use crate::render::{Paint, Terminal};
 

@@ -19,20 +19,24 @@ use crate::{
 
 /// One line: whether all is well, and if not, what is worst.
 pub(super) fn headline(printed: &Printed, paint: Paint) -> String {
-    let report = &printed.report;
-    let worst: Vec<&Symptom> = unhealthy(printed).collect();
-    match &worst[..] {
-        [] => paint.text(Colour::Green, &format!("all is well: {}", in_short(report))),
-        [one] => paint.text(Colour::Red, &format!("not well: {}", visible(&one.text))),
-        [first, others @ ..] => paint.text(
-            Colour::Red,
-            &format!(
-                "not well: {}, and {} more",
-                visible(&first.text),
-                others.len()
-            ),
+    let (is_well, verdict) = verdict(&printed.report, &printed.symptoms);
+    let colour = if is_well { Colour::Green } else { Colour::Red };
+    paint.text(colour, &verdict)
+}
+
+/// Whether all is well, and that in one sentence which names the first of what is not.
+pub(crate) fn verdict(report: &StatusReport, symptoms: &[Symptom]) -> (bool, String) {
+    let worst: Vec<&Symptom> = unhealthy(symptoms).collect();
+    let verdict = match &worst[..] {
+        [] => format!("all is well: {}", in_short(report)),
+        [one] => format!("not well: {}", visible(&one.text)),
+        [first, others @ ..] => format!(
+            "not well: {}, and {} more",
+            visible(&first.text),
+            others.len()
         ),
-    }
+    };
+    (worst.is_empty(), verdict)
 }
 
 /// Everything that is not as it should be, the worst first.
@@ -47,9 +51,8 @@ pub(super) fn symptoms(printed: &Printed) -> Vec<String> {
     printed.symptoms.iter().map(line).collect()
 }
 
-fn unhealthy(printed: &Printed) -> impl Iterator<Item = &Symptom> {
-    printed
-        .symptoms
+fn unhealthy(symptoms: &[Symptom]) -> impl Iterator<Item = &Symptom> {
+    symptoms
         .iter()
         .filter(|symptom| symptom.severity == Severity::Unhealthy)
 }
@@ -93,7 +96,7 @@ pub(super) fn page(printed: &Printed, terminal: Terminal, paint: Paint) -> Strin
     };
     page.text.push('\n');
     // What stands in the first line alone is not said again.
-    let is_said = printed.symptoms.len() == 1 && unhealthy(printed).count() == 1;
+    let is_said = printed.symptoms.len() == 1 && unhealthy(&printed.symptoms).count() == 1;
     if !is_said {
         for line in symptoms(printed) {
             page.line(&line);
