@@ -119,6 +119,17 @@ pub(super) fn outcome(report: &StatusReport) -> String {
             .collect();
         text.push_str(&format!(": {}", reasons.join(", ")));
     }
+    if let Some(balance) = &report.balance {
+        let others = [
+            (balance.foreign, "of programs that keep no books"),
+            (balance.direct, "stored directly"),
+            (balance.requeued, "put back"),
+            (balance.surplus, "not told of yet"),
+        ];
+        for (n, what) in others.into_iter().filter(|(n, _)| *n > 0) {
+            text.push_str(&format!(", {} {what}", grouped(n)));
+        }
+    }
     text
 }
 

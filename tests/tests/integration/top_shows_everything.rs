@@ -42,6 +42,9 @@ fn worker(name: &str, state: WorkerState, pending: u64, is_alive: bool) -> Worke
         last_commit_at: Some(now() - TimeDelta::milliseconds(340)),
         ..WorkerPresence::default()
     };
+    if state == WorkerState::StoringNothing {
+        told.storing_nothing_for = 42.0;
+    }
     told.lately.seconds = 2.0;
     told.lately.detections = 24_690;
     WorkerStatus {
