@@ -471,8 +471,8 @@ mod tests {
     #[test]
     fn every_flag_of_a_worker_has_a_variable_of_its_name() {
         for arg in WorkerCommandLine::command().get_arguments() {
-            let flag = key_of(arg);
-            if ["check-ready", "print-config", "help", "version"].contains(&flag.as_str()) {
+            let flag = arg.get_long().unwrap_or_default();
+            if ["check-ready", "print-config", "help", "version"].contains(&flag) {
                 continue;
             }
             let expected = format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"));

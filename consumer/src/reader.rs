@@ -234,10 +234,11 @@ impl Reader {
                     self.pause.said_refused = true;
                     warn!(
                         error = %ErrorChain(&error),
-                        "it cannot be seen whether the group is paused: reading on"
+                        "it cannot be seen whether the group is paused: going on as before"
                     );
                 }
-                None
+                self.pause.next = Some(Instant::now() + LOOK_FOR_PAUSE);
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         };

@@ -34,6 +34,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const LATELY: usize = 10;
 /// Longest wait at the end for Redis to hear the last word.
 pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
+/// The same when the time to close is over: what was lost then is to be heard of, if Redis listens.
+pub(crate) const LAST_WORD_AT_LEAST: Duration = Duration::from_millis(100);
 
 pub(crate) struct Bookkeeper {
     link: RedisLink,

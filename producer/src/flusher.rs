@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     batcher::Batcher,
     blocks::Block,
-    books::{Bookkeeper, LAST_WORD},
+    books::{Bookkeeper, LAST_WORD, LAST_WORD_AT_LEAST},
     cache::{CacheQueue, CacheTask},
     config::ProducerConfig,
     handover::Handover,
@@ -80,7 +80,8 @@ pub(crate) fn start(
                 cache.drain(handover.time_left()).await;
                 // Whoever is told that the producer has ended may end the process.
                 if end_books.send(()).is_ok() {
-                    drop(timeout(LAST_WORD, keeping_books).await);
+                    let limit = handover.time_left().clamp(LAST_WORD_AT_LEAST, LAST_WORD);
+                    drop(timeout(limit, keeping_books).await);
                 }
             });
             // Whoever waits for our end may open the spool at once.

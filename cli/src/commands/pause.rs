@@ -55,7 +55,7 @@ struct Steering {
     #[arg(long)]
     dry_run: bool,
     /// Do not ask.
-    #[arg(long)]
+    #[arg(long, short)]
     yes: bool,
     /// Print the result as JSON.
     #[arg(long)]

@@ -41,10 +41,10 @@ pub(crate) struct ReplayArgs {
     #[command(flatten)]
     span: Span,
     /// Only entries with a row of this camera.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, alias = "camera", value_name = "ID")]
     camera_id: Option<String>,
     /// Only entries with a row of this session.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, alias = "session", value_name = "ID")]
     session_id: Option<String>,
     /// Replay the dead letters of the span of time that wait, instead of the streams.
     ///

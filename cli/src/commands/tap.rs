@@ -30,13 +30,13 @@ pub(crate) struct TapArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// Only this camera.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, alias = "camera", value_name = "ID")]
     camera_id: Option<String>,
     /// Only this session.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, alias = "session", value_name = "ID")]
     session_id: Option<String>,
     /// Only this track.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, alias = "track", value_name = "N", allow_negative_numbers = true)]
     track_id: Option<i64>,
     /// Stop after so long.
     #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = parse_duration)]

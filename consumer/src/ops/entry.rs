@@ -210,7 +210,7 @@ pub async fn entry(
         report.stored = match rows {
             EntryRows::Detections(rows) => store.find_detections(rows).await?,
             EntryRows::Tracks(rows) => store.find_tracks(rows).await?,
-            EntryRows::Sessions(_) => Vec::new(),
+            EntryRows::Sessions(rows) => store.find_sessions(rows).await?,
         };
     }
     report.rows = rows.filter(|_| with_rows);

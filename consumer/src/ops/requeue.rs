@@ -161,8 +161,11 @@ pub async fn requeue(
         };
         left.after = taken.last();
         left.limit -= i64::try_from(taken.letters().len()).unwrap_or(i64::MAX);
+        // Those alone that something is put into: of another stream nobody here may read anything.
         streams.extend(
-            (taken.letters().iter()).map(|letter| StreamKey::from_name(letter.stream.clone())),
+            (taken.letters().iter())
+                .filter(|letter| fate(target, filter, letter) == Fate::PutBack)
+                .map(|letter| StreamKey::from_name(letter.stream.clone())),
         );
         let done = put_back(target, store, filter, taken, &mut report).await;
         progress(&report);
@@ -287,7 +290,7 @@ async fn put_back(
         match fate(target, filter, letter) {
             Fate::PutBack if is_empty => report.count(Fate::Empty),
             Fate::PutBack => {
-                let key = key_of(letter.id);
+                let key = key_of(letter);
                 pipe.add_command(add(letter, key));
                 sent.push((letter.id, key, StreamKey::from_name(letter.stream.clone())));
             }
@@ -318,9 +321,19 @@ async fn put_back(
     failure.map_or(Ok(()), Err)
 }
 
-/// The key that a letter is put back with, however often.
-pub(super) fn key_of(letter_id: i64) -> IdempotencyKey {
-    IdempotencyKey::derived_from("requeue", &[&letter_id.to_be_bytes()])
+/// The key that a letter is put back with, however often. Its number alone would not do: another database that
+/// reads the same stream counts its own letters, and a table that was restored or emptied counts anew.
+pub(super) fn key_of(letter: &DeadLetterRecord) -> IdempotencyKey {
+    let row_idx = letter.row_idx.unwrap_or(-1);
+    IdempotencyKey::derived_from(
+        "requeue",
+        &[
+            &letter.id.to_be_bytes(),
+            letter.key.as_bytes(),
+            &row_idx.to_be_bytes(),
+            &letter.dead_lettered_at.timestamp_micros().to_be_bytes(),
+        ],
+    )
 }
 
 fn add(letter: &DeadLetterRecord, key: IdempotencyKey) -> redis::Cmd {

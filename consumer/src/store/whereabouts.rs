@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use passerby_shared::{Detection, EntryId, IdempotencyKey, StreamKey, Track};
+use passerby_shared::{Detection, EntryId, IdempotencyKey, Session, StreamKey, Track};
 use serde::Serialize;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -89,6 +89,12 @@ const TRACKS: &str = "
 SELECT 'tracks', count(*)
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS wanted (session_id, camera_id, track_id)
 JOIN tracks USING (session_id, camera_id, track_id)
+HAVING count(*) > 0";
+
+const SESSIONS: &str = "
+SELECT 'sessions', count(*)
+FROM unnest($1::text[]) AS wanted (session_id)
+JOIN sessions USING (session_id)
 HAVING count(*) > 0";
 
 impl Store {
@@ -238,6 +244,26 @@ impl Store {
                 .query(TRACKS, &[&sessions, &cameras, &ids])
                 .await
                 .map_err(StoreError::statement("query `tracks`"))?;
+            found_rows(&found)
+        })
+        .await;
+        self.end(connection, done)
+    }
+
+    /// How many of these sessions are noted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::ledger_by_key`].
+    pub async fn find_sessions(&mut self, rows: &[Session]) -> Result<Vec<FoundRows>, StoreError> {
+        let ids: Vec<&str> = rows.iter().map(|row| &*row.session_id).collect();
+        let connection = self.begin().await?;
+        let done = within("look for sessions", self.limit(), async {
+            let found = connection
+                .client
+                .query(SESSIONS, &[&ids])
+                .await
+                .map_err(StoreError::statement("query `sessions`"))?;
             found_rows(&found)
         })
         .await;

@@ -147,7 +147,13 @@ fn probes(key: &str) -> Vec<Cmd> {
     [
         &["TIME"][..],
         &["EXISTS", "KEY"],
+        &["PING"],
+        &["INFO", "server"],
         &["HGETALL", "KEY"],
+        &["HGET", "KEY", "f"],
+        // A value too few: it is refused, if not for want of a privilege.
+        &["HSET", "KEY", "f", "1", "g"],
+        &["HDEL", "KEY", "f"],
         &["XLEN", "KEY"],
         &["XRANGE", "KEY", "-", "+", "COUNT", "1"],
         &["XINFO", "GROUPS", "KEY"],

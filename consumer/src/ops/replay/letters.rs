@@ -71,7 +71,7 @@ pub async fn replay_dead_letters(
             if letter.reason == Reason::TooOld.as_str() {
                 report.too_old += 1;
             } else if let Some(entry) = entry(letter) {
-                stored.push((letter.id, requeue::key_of(letter.id)));
+                stored.push((letter.id, requeue::key_of(letter)));
                 entries.push(entry);
             } else {
                 report.not_matching += 1;
@@ -127,7 +127,7 @@ fn entry(letter: &DeadLetterRecord) -> Option<Delivered> {
     (letter.fields.iter()).find(|(name, _)| is(name, FIELD_PAYLOAD))?;
     let mut fields = letter.fields.clone();
     fields.retain(|(name, _)| !is(name, FIELD_KEY) && !is(name, FIELD_REQUEUED));
-    let key: IdempotencyKey = requeue::key_of(letter.id);
+    let key: IdempotencyKey = requeue::key_of(letter);
     fields.push((FIELD_KEY.into(), key.as_bytes().to_vec()));
     fields.push((FIELD_REQUEUED.into(), letter.id.to_string().into()));
     Some(Delivered {
