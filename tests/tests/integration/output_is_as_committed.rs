@@ -182,7 +182,7 @@ async fn claim() {
     let env = Env::start().await;
     held_by(&env, "gone", 0, 4).await;
     let mut golden = Golden::of("claim", &env);
-    golden.run(&["claim"]).await;
+    golden.run(&["claim", "--min-idle", "1h"]).await;
     golden
         .run(&["claim", "--min-idle", "0s", "--dry-run"])
         .await;
