@@ -211,7 +211,12 @@ async fn what_was_trimmed_is_said_loudly() {
     replay(&env, &allowed).await;
     // What begins behind the gap is whole.
     let id: EntryId = all[7].0.parse().unwrap();
-    replay(&env, &["--from", &time_of(id)]).await;
+    // The entry before it may be of the same millisecond.
+    let behind = EntryId {
+        ms: id.ms + 1,
+        seq: 0,
+    };
+    replay(&env, &["--from", &time_of(behind)]).await;
 }
 
 #[tokio::test]
