@@ -309,11 +309,16 @@ impl Store {
         let connection = self.begin().await?;
         let done = within("read the books", self.limit(), async {
             let client = &connection.client;
+            // A statement that is not prepared takes two round trips: its second half would leave after COMMIT.
+            let (read, read_dead_letters) =
+                futures_util::try_join!(client.prepare(READ), client.prepare(READ_DEAD_LETTERS))
+                    .map_err(StoreError::statement("read `books`"))?;
+            // Polled together they leave together, in this order.
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             let (begun, books, letters, ended) = futures_util::join!(
                 client.batch_execute(begin),
-                client.query_one(READ, &[]),
-                client.query(READ_DEAD_LETTERS, &[]),
+                client.query_one(&read, &[]),
+                client.query(&read_dead_letters, &[]),
                 client.batch_execute("COMMIT"),
             );
             begun.map_err(StoreError::statement("begin"))?;
