@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{RedisStatus, StatusReport, WorkerStatus};
+use super::{RedisStatus, StatusReport};
 use crate::presence::WorkerState;
 
 /// From where on something is not well.
@@ -30,6 +30,9 @@ impl Default for Thresholds {
         }
     }
 }
+
+/// That a worker failed is bad for so long, and longer only while no other is there.
+const FAILURE_MATTERS: Duration = Duration::from_secs(60);
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -90,9 +93,9 @@ impl StatusReport {
             let reason = reason.map(|r| format!(": {r}")).unwrap_or_default();
             symptoms.unhealthy("paused", format!("paused{by}{reason}"));
         }
-        let is_alive = |worker: &&WorkerStatus| worker.is_alive;
         // A full Redis takes no word from workers, however alive they are.
-        if redis.workers.iter().filter(is_alive).count() == 0 && !redis.is_full() {
+        let has_live_worker = redis.workers.iter().any(|worker| worker.is_alive);
+        if !has_live_worker && !redis.is_full() {
             symptoms.unhealthy("no-worker", "no worker is running".to_owned());
         }
         for worker in &redis.workers {
@@ -116,10 +119,25 @@ impl StatusReport {
                         worker.consumer, presence.told.storing_nothing_for
                     ),
                 ),
-                WorkerState::Failed => symptoms.unhealthy(
-                    "worker-failed",
-                    format!("{} ended because an operator must act", worker.consumer),
-                ),
+                WorkerState::Failed => {
+                    let age_ms = redis.now_ms.saturating_sub(presence.updated_ms);
+                    // Whoever is there in its place does not take its record away: it has another name.
+                    let is_replaced =
+                        has_live_worker && Duration::from_millis(age_ms) >= FAILURE_MATTERS;
+                    symptoms.add(
+                        if is_replaced {
+                            Severity::Note
+                        } else {
+                            Severity::Unhealthy
+                        },
+                        "worker-failed",
+                        format!(
+                            "{} ended {} s ago because an operator must act",
+                            worker.consumer,
+                            age_ms / 1_000
+                        ),
+                    );
+                }
                 _ => {}
             }
         }
