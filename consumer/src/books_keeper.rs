@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use passerby_shared::{
     KeyPrefix,
-    books::{FOLDED, ProducerRecord, Stamped},
+    books::{FOLDED, FOLDED_EXPIRY, ProducerRecord, Stamped},
 };
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
@@ -28,14 +28,18 @@ pub(crate) struct Expiry {
 }
 
 /// `KEYS[1]` the hash; `ARGV[1]` a field and `ARGV[2]` its value, or an empty one when there is none, and
-/// `ARGV[3]` its new value, empty to leave it alone; then pairs of fields to be removed and their values.
-/// Changes all, or nothing.
+/// `ARGV[3]` its new value, empty to leave it alone; `ARGV[4]` how long is remembered what was removed; then, for
+/// each other key, a field to be removed, its value, and what is remembered of it under that key, nothing where
+/// that is empty. Changes all, or nothing.
 const EXCHANGE: &str = r"
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 3 do
   if redis.call('HGET', KEYS[1], ARGV[i]) ~= ARGV[i + 1] then return 0 end
 end
-for i = 4, #ARGV, 2 do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = 5, #ARGV, 3 do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  if ARGV[i + 2] ~= '' then redis.call('SET', KEYS[2 + (i - 5) / 3], ARGV[i + 2], 'PX', ARGV[4]) end
+end
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
 return 1";
 
@@ -64,9 +68,20 @@ pub(crate) async fn fold_producers(
     for (id, record, next) in in_turn(&records) {
         let silent_for = Duration::from_millis(now_ms.saturating_sub(record.updated_ms));
         if gone.len() < MAX_FOLDED && is_gone(&record.told, silent_for, next.is_some(), expiry) {
-            sum.told
-                .take_over(&record.told, next.map(|next| &next.told));
-            gone.push(id);
+            let next = next.map(|next| &next.told);
+            // Taken for gone before, it came back.
+            if let Some(folded) = &record.told.folded {
+                sum.told.without(folded);
+            }
+            sum.told.take_over(&record.told, next);
+            // After its last word nobody comes back.
+            let remembered = if record.told.closed {
+                String::new()
+            } else {
+                serde_json::to_string(&record.told.to_fold(next))
+                    .expect("records are plain JSON objects")
+            };
+            gone.push((id, remembered));
         }
     }
     if gone.is_empty() {
@@ -76,9 +91,17 @@ pub(crate) async fn fold_producers(
     let after = serde_json::to_string(&sum).expect("records are plain JSON objects");
     let script = Script::new(EXCHANGE);
     let mut exchange = script.key(&hash);
-    exchange.arg(FOLDED).arg(before).arg(after);
-    for id in &gone {
-        exchange.arg(*id).arg(&found[*id]);
+    exchange
+        .arg(FOLDED)
+        .arg(before)
+        .arg(after)
+        .arg(FOLDED_EXPIRY.as_secs() * 1_000);
+    for (id, remembered) in &gone {
+        exchange
+            .key(prefix.producer_folded(id))
+            .arg(*id)
+            .arg(&found[*id])
+            .arg(remembered);
     }
     let is_done: bool = exchange.invoke_async(connection).await?;
     Ok(if is_done { gone.len() } else { 0 })
@@ -120,8 +143,10 @@ pub(crate) async fn retire_workers(
             .arg(consumer)
             .arg(json)
             .arg("")
+            .arg(0)
             .arg(consumer)
             .arg(json)
+            .arg("")
             .invoke_async(connection)
             .await?;
         n_retired += usize::from(retired);

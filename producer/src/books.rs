@@ -7,8 +7,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use passerby_shared::{
-    ErrorChain, IdempotencyKey,
-    books::{Lately, ProducerRecord, RowBooks, SpoolRecord, tell},
+    ErrorChain, IdempotencyKey, KeyPrefix,
+    books::{Lately, ProducerRecord, RowBooks, SpoolRecord, tell_books},
     host_name,
     redis_connection::{RedisLink, RedisRecovery},
 };
@@ -39,7 +39,7 @@ pub(crate) const LAST_WORD_AT_LEAST: Duration = Duration::from_millis(100);
 
 pub(crate) struct Bookkeeper {
     link: RedisLink,
-    hash: String,
+    key_prefix: KeyPrefix,
     /// Not the spool's: of two producers on it, one after the other, each has its own.
     producer_id: String,
     started_at: DateTime<Utc>,
@@ -57,7 +57,7 @@ impl Bookkeeper {
         let first_seq = handover.buffer().next_seq();
         Self {
             link: RedisLink::new(config.redis_url.clone(), config.redis_timeouts),
-            hash: config.key_prefix.producers(),
+            key_prefix: config.key_prefix.clone(),
             producer_id: IdempotencyKey::generate().to_string(),
             started_at: Utc::now(),
             spool: config
@@ -162,7 +162,8 @@ impl Bookkeeper {
     }
 
     async fn tell(&mut self, stats: Stats, closed: bool) {
-        let command = tell(&self.hash, &self.producer_id, &self.record(&stats, closed));
+        let record = self.record(&stats, closed);
+        let command = tell_books(&self.key_prefix, &self.producer_id, &record);
         let connection = match self.link.get().await {
             Ok(connection) => connection,
             Err(error) => {

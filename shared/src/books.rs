@@ -4,16 +4,27 @@
 //! once a second, under an ID of its own, whole: a Redis that lost everything has it again a second later.
 //! Redis stamps it with its own clock, so that nobody's wrong clock makes a producer look dead.
 //!
-//! Workers fold the records of producers that are gone into one, under [`FOLDED`].
+//! Workers fold the records of producers that are gone into one, under [`FOLDED`]. One that was only cut off comes
+//! back and tells all it ever did: what was folded of it is remembered beside the hash, becomes a part of its
+//! record again ([`ProducerRecord::folded`]), and is left out of the sum ([`ProducerRecord::without`]).
 
-use std::{iter::Sum, ops::AddAssign};
+use std::{
+    iter::Sum,
+    ops::{AddAssign, SubAssign},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use redis::Cmd;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::KeyPrefix;
+
 /// The ID under which the records of producers that are gone are added up.
 pub const FOLDED: &str = "folded";
+
+/// So long is remembered what was folded of a producer that ended without a word.
+pub const FOLDED_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
 
 /// What a program tells of itself, with the time at which Redis was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +55,34 @@ pub fn tell(hash: &str, field: &str, told: &impl Serialize) -> Cmd {
     let json = serde_json::to_string(told).expect("records are plain JSON objects");
     let mut command = redis::cmd("EVAL");
     command.arg(TELL).arg(1).arg(hash).arg(field).arg(json);
+    command
+}
+
+/// As [`TELL`]; `KEYS[2]` what was folded under this field, `ARGV[3]` how long that is remembered. The text goes in
+/// as it is: Lua would round large numbers.
+const TELL_BOOKS: &str = r#"
+local time = redis.call('TIME')
+local stamp = string.format('"updated_ms":%.0f,', time[1] * 1000 + math.floor(time[2] / 1000))
+local folded = redis.call('MGET', KEYS[2])[1]
+if folded then
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  stamp = stamp .. '"folded":' .. folded .. ','
+end
+return redis.call('HSET', KEYS[1], ARGV[1], '{' .. stamp .. string.sub(ARGV[2], 2))"#;
+
+/// The command that writes a producer's books into [`KeyPrefix::producers`](crate::KeyPrefix::producers), stamped
+/// by Redis, with what was folded of them.
+pub fn tell_books(prefix: &KeyPrefix, producer_id: &str, told: &ProducerRecord) -> Cmd {
+    let json = serde_json::to_string(told).expect("records are plain JSON objects");
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(TELL_BOOKS)
+        .arg(2)
+        .arg(prefix.producers())
+        .arg(prefix.producer_folded(producer_id))
+        .arg(producer_id)
+        .arg(json)
+        .arg(FOLDED_EXPIRY.as_secs() * 1_000);
     command
 }
 
@@ -84,6 +123,28 @@ pub struct ProducerRecord {
     pub lately: Lately,
     /// How near the store is to its limits, in 0…1, as the producer sees it.
     pub pressure: f32,
+    /// What of this record is in the sum of [`FOLDED`]: it was taken for gone, and came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folded: Option<Box<Folded>>,
+}
+
+/// What the record of a producer added to the sum of those that are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Folded {
+    /// Of detections.
+    pub detections: RowBooks,
+    /// Of tracks.
+    pub tracks: RowBooks,
+    /// Of sessions.
+    pub sessions: RowBooks,
+    /// See [`ProducerRecord::accepted_unbooked`].
+    pub accepted_unbooked: u64,
+    /// See [`ProducerRecord::handed_over`].
+    pub handed_over: u64,
+    /// See [`ProducerRecord::entries_published`].
+    pub entries_published: u64,
 }
 
 impl Default for ProducerRecord {
@@ -105,6 +166,7 @@ impl Default for ProducerRecord {
             spool: None,
             lately: Lately::default(),
             pressure: 0.0,
+            folded: None,
         }
     }
 }
@@ -124,6 +186,35 @@ impl ProducerRecord {
         };
         let accepted = next.first_seq.saturating_sub(spool.first_seq);
         accepted.saturating_sub(self.rows().accepted + self.accepted_unbooked)
+    }
+
+    /// What [`ProducerRecord::take_over`] of this record adds.
+    pub fn to_fold(&self, next: Option<&Self>) -> Folded {
+        let mut sum = Self::default();
+        sum.take_over(self, next);
+        Folded {
+            detections: sum.detections,
+            tracks: sum.tracks,
+            sessions: sum.sessions,
+            accepted_unbooked: sum.accepted_unbooked,
+            handed_over: sum.handed_over,
+            entries_published: sum.entries_published,
+        }
+    }
+
+    /// Takes out of a sum what the record of one producer added to it.
+    pub fn without(&mut self, folded: &Folded) {
+        self.producers = self.producers.saturating_sub(1);
+        self.detections -= folded.detections;
+        self.tracks -= folded.tracks;
+        self.sessions -= folded.sessions;
+        for (sum, folded) in [
+            (&mut self.accepted_unbooked, folded.accepted_unbooked),
+            (&mut self.handed_over, folded.handed_over),
+            (&mut self.entries_published, folded.entries_published),
+        ] {
+            *sum = sum.saturating_sub(folded);
+        }
     }
 
     /// Adds the record of a producer that is gone; of one with a spool, what it left is with `next`.
@@ -245,6 +336,28 @@ impl AddAssign for RowBooks {
         self.dropped_newest += other.dropped_newest;
         self.block_timeouts += other.block_timeouts;
         self.invalid += other.invalid;
+    }
+}
+
+/// Never below zero: somebody may have altered a sum by hand.
+impl SubAssign for RowBooks {
+    fn sub_assign(&mut self, other: Self) {
+        for (sum, n) in [
+            (&mut self.accepted, other.accepted),
+            (&mut self.recovered, other.recovered),
+            (&mut self.published, other.published),
+            (&mut self.dropped_oldest, other.dropped_oldest),
+            (&mut self.dropped_closed, other.dropped_closed),
+            (&mut self.dropped_spool_full, other.dropped_spool_full),
+            (&mut self.dropped_spool_damaged, other.dropped_spool_damaged),
+            (&mut self.buffered, other.buffered),
+            (&mut self.spooled, other.spooled),
+            (&mut self.dropped_newest, other.dropped_newest),
+            (&mut self.block_timeouts, other.block_timeouts),
+            (&mut self.invalid, other.invalid),
+        ] {
+            *sum = sum.saturating_sub(n);
+        }
     }
 }
 

@@ -58,6 +58,12 @@ impl KeyPrefix {
         format!("{}:producers", self.0)
     }
 
+    /// What was folded of a producer that ended without a word: `passerby:producers:folded:<id>`, as JSON, for
+    /// the case that it was only cut off.
+    pub fn producer_folded(&self, producer_id: &str) -> String {
+        format!("{}:producers:folded:{producer_id}", self.0)
+    }
+
     /// What workers tell of themselves: `passerby:workers`, a hash from the consumer's name to its presence, as
     /// JSON.
     pub fn workers(&self) -> String {

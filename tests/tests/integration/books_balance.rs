@@ -346,3 +346,83 @@ async fn the_backlog_is_right_where_lag_is_null() {
     assert_eq!((worker.pending, worker.is_alive), (5, false));
     assert!(worker.oldest_pending_seconds.is_some());
 }
+
+#[tokio::test]
+async fn a_producer_that_was_taken_for_gone_is_not_counted_twice() {
+    let env = Env::start().await;
+    let (proxy, redis_url) = env.redis_proxy().await;
+    let producer = AsyncProducer::start(producer_config(&env, redis_url)).unwrap();
+    let (mut target, mut store) = (env.target(), env.store().await);
+    let mut n_rows = 0;
+    for _ in 0..2 {
+        record(&producer, n_rows..n_rows + 30).await;
+        n_rows += 30;
+        producer.flush(SOON).await.unwrap();
+        let accepted = n_rows.unsigned_abs();
+        eventually("told", async || balance(&env).await.accepted == accepted).await;
+        proxy.set(Fault::Refuse);
+        eventually("folded", async || {
+            ops::fold_books(&mut target, &mut store, Duration::ZERO)
+                .await
+                .unwrap();
+            env.status().await.redis.unwrap().producers.is_empty()
+        })
+        .await;
+        assert_eq!(balance(&env).await.accepted, accepted);
+
+        proxy.heal();
+
+        eventually("it is back", async || {
+            env.status().await.redis.unwrap().producers.len() == 1
+        })
+        .await;
+        assert_eq!(balance(&env).await.accepted, accepted);
+    }
+    record(&producer, n_rows..n_rows + 5).await;
+    producer.close(SOON).await.unwrap();
+    ops::fold_books(&mut target, &mut store, Duration::ZERO)
+        .await
+        .unwrap();
+    let gone = env.status().await.redis.unwrap().producers_gone;
+    assert_eq!((gone.producers, gone.rows().accepted), (1, 65));
+    env.run_worker_drain().await;
+    let balance = balance(&env).await;
+    assert_eq!(
+        (
+            balance.accepted,
+            balance.stored,
+            balance.unaccounted,
+            balance.surplus
+        ),
+        (65, 65, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_failed_long_ago_is_a_note_once_another_is_there() {
+    let env = Env::start().await;
+    let failed = r#"{"updated_ms":1,"group":"passerby","state":"failed"}"#;
+    env.redis::<()>(
+        redis::cmd("HSET")
+            .arg(env.key_prefix().workers())
+            .arg("gone")
+            .arg(failed),
+    )
+    .await;
+    let severity = async || {
+        let symptoms = env.status().await.symptoms(&Thresholds::default());
+        let failed = symptoms
+            .iter()
+            .find(|symptom| symptom.code == "worker-failed");
+        failed.unwrap().severity
+    };
+    assert_eq!(severity().await, ops::Severity::Unhealthy);
+
+    let worker = env.start_worker(env.worker_config()).await;
+
+    eventually("it is replaced", async || {
+        severity().await == ops::Severity::Note
+    })
+    .await;
+    worker.stop().await;
+}

@@ -163,3 +163,24 @@ async fn pause_and_resume_by_command() {
     assert_eq!(resumed["was_paused"]["reason"], "vacuum");
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn an_empty_note_pauses_and_status_says_so() {
+    let env = Env::start().await;
+    env.redis::<()>(
+        redis::cmd("HSET")
+            .arg(env.key_prefix().paused())
+            .arg("passerby")
+            .arg(""),
+    )
+    .await;
+
+    let worker = env.start_worker(env.worker_config()).await;
+
+    eventually("it says so", async || {
+        states(&env).await == [WorkerState::Paused]
+    })
+    .await;
+    assert!(env.status().await.redis.unwrap().paused.is_some());
+    worker.stop().await;
+}

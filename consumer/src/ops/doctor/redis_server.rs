@@ -175,6 +175,7 @@ fn probes(key: &str) -> Vec<Cmd> {
         &["XACK", "KEY", "g", "0-1"],
         &["XTRIM", "KEY", "MINID", "0"],
         &["XADD", "KEY", "NOMKSTREAM", "*", "probe", "1"],
+        &["SET", "KEY", "1", "XX"],
         &["EVAL", "return 1", "1", "KEY"],
         &[
             "EVALSHA",

@@ -57,7 +57,7 @@ return {
   time[1], time[2], streams,
   redis.call('HGETALL', KEYS[#KEYS - 2]),
   redis.call('HGETALL', KEYS[#KEYS - 1]),
-  redis.call('HGET', KEYS[#KEYS], group) or '',
+  redis.call('HGET', KEYS[#KEYS], group),
   allowed('INFO', 'memory') or '',
   allowed('INFO', 'server') or '',
 }";
@@ -76,7 +76,7 @@ type Reply = (
     Vec<Stream>,
     BTreeMap<String, String>,
     BTreeMap<String, String>,
-    Vec<u8>,
+    Option<Vec<u8>>,
     String,
     String,
 );
@@ -127,7 +127,7 @@ pub(in crate::ops) async fn redis(target: &mut Target) -> Result<RedisStatus, Op
             .collect(),
         producers,
         producers_gone,
-        paused: (!paused.is_empty()).then(|| pause::read(&paused)),
+        paused: paused.map(|noted| pause::read(&noted)),
     })
 }
 
@@ -158,6 +158,11 @@ fn read_producers(
             gone = record.told;
         } else {
             there.insert(id.clone(), record);
+        }
+    }
+    for record in there.values() {
+        if let Some(folded) = &record.told.folded {
+            gone.without(folded);
         }
     }
     (there, gone)
