@@ -47,6 +47,7 @@ pub mod probe;
 mod reader;
 mod reclaimer;
 mod reply;
+mod retention_keeper;
 mod stats;
 pub mod store;
 mod suspects;

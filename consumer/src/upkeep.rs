@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{TimeDelta, Utc};
 use passerby_shared::{
     ErrorChain, KeyPrefix, StreamKey,
     redis_connection::{RedisLink, RedisRecovery},
@@ -27,7 +26,7 @@ const TRIM_EVERY: Duration = Duration::from_secs(5);
 const SUMMARIZE_EVERY: Duration = Duration::from_secs(2);
 /// A session that rows still come into is not counted again and again.
 const QUIET: Duration = Duration::from_secs(5);
-const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+pub(crate) const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 const FOLD_EVERY: Duration = Duration::from_secs(30);
 /// What is folded was left alone for so long.
 const LEFT_ALONE: Duration = Duration::from_secs(120);
@@ -42,7 +41,6 @@ pub(crate) struct Upkeep {
     pub(crate) consumer_expiry: Duration,
     pub(crate) key_prefix: KeyPrefix,
     pub(crate) ledger_keeper: Option<LedgerKeeper>,
-    pub(crate) retention: Option<Duration>,
     pub(crate) was_nearly_full: bool,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -69,7 +67,6 @@ impl Upkeep {
                 next_partitions = Instant::now() + PARTITIONS_EVERY;
                 let made = self.store.ensure_partitions_ahead().await;
                 self.note("partitions", "make partitions", made);
-                self.drop_old_detections().await;
                 self.prune_ledger().await;
                 self.retire_consumers().await;
             }
@@ -113,15 +110,6 @@ impl Upkeep {
             self.metrics.upkeep_failed(task);
             warn!(error = %ErrorChain(&error), doing, "upkeep failed: trying again later");
         }
-    }
-
-    async fn drop_old_detections(&mut self) {
-        let Some(retention) = self.retention.and_then(|r| TimeDelta::from_std(r).ok()) else {
-            return;
-        };
-        let before = Utc::now() - retention;
-        let dropped = self.store.drop_detections_before(before).await;
-        self.note("retention", "drop old detections", dropped);
     }
 
     async fn prune_ledger(&mut self) {

@@ -32,6 +32,7 @@ use crate::{
     ops::Target,
     presence::Presence,
     reader::{PauseWatch, ReadError, Reader},
+    retention_keeper::RetentionKeeper,
     store::{Store, StoreError, StoreTimeouts},
     tail::Tail,
     upkeep::Upkeep,
@@ -320,8 +321,13 @@ impl Worker {
             consumer_expiry: config.consumer_expiry,
             key_prefix: config.key_prefix.clone(),
             ledger_keeper: config.ledger_retention.map(LedgerKeeper::new),
-            retention: config.retention,
             was_nearly_full: false,
+            metrics: Arc::clone(&metrics),
+        };
+        let retention_keeper = RetentionKeeper {
+            database_url: config.database_url.clone(),
+            timeouts: config.store_timeouts(),
+            retention: config.retention,
             metrics: Arc::clone(&metrics),
         };
         let observer = config.observe.map(|every| Observer {
@@ -415,6 +421,8 @@ impl Worker {
                 .instrument(in_span.clone()),
         );
         beside.spawn(upkeep.run(upkeep_done.clone()).instrument(in_span.clone()));
+        let retaining = retention_keeper.run(upkeep_done.clone());
+        beside.spawn(retaining.instrument(in_span.clone()));
         if let Some(observer) = observer {
             let observing = observer.run(upkeep_done.clone());
             beside.spawn(observing.instrument(in_span.clone()));

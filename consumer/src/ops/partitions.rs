@@ -122,6 +122,9 @@ pub struct PartitionsDropped {
     pub rows_of_default: u64,
     /// Those that somebody's lock kept.
     pub in_use: Vec<String>,
+    /// Those that are out of `detections` and were not dropped, because somebody reads them or the rest was
+    /// interrupted: a worker drops them within ten minutes, or the next `passerby partitions drop`.
+    pub detached: Vec<String>,
 }
 
 /// Drops partitions, by name; `default_before` deletes older rows from the default partition as well.
@@ -136,14 +139,16 @@ pub async fn drop_partitions(
     stop: &CancellationToken,
 ) -> Result<PartitionsDropped, OpsError> {
     let mut report = PartitionsDropped::default();
+    for table in store.detached_partitions().await? {
+        drop_detached(store, &table, &table, stop, &mut report).await?;
+    }
     for name in names {
         let mut attempt = 1;
         while !stop.is_cancelled() {
-            match store.drop_detections_partition(name).await {
-                Ok(n_rows) => {
-                    report.rows += n_rows;
-                    report.dropped.push(name.clone());
-                }
+            match store.detach_partition(name).await {
+                Ok(Some(table)) => drop_detached(store, &table, name, stop, &mut report).await?,
+                // Somebody else has.
+                Ok(None) => report.dropped.push(name.clone()),
                 Err(error) if error.is_in_use() && attempt < ATTEMPTS => {
                     attempt += 1;
                     sleep(BETWEEN_ATTEMPTS).await;
@@ -159,4 +164,24 @@ pub async fn drop_partitions(
         report.rows_of_default = store.delete_from_default_before(before).await?;
     }
     Ok(report)
+}
+
+/// Counts and drops a table, unless it is told to stop meanwhile.
+async fn drop_detached(
+    store: &mut Store,
+    table: &str,
+    name: &str,
+    stop: &CancellationToken,
+    report: &mut PartitionsDropped,
+) -> Result<(), OpsError> {
+    let dropping = store.drop_detached_partition(table);
+    match stop.run_until_cancelled(dropping).await {
+        Some(Ok(n_rows)) => {
+            report.rows += n_rows.unwrap_or(0);
+            report.dropped.push(name.to_owned());
+        }
+        Some(Err(error)) if !error.is_in_use() => return Err(error.into()),
+        Some(Err(_)) | None => report.detached.push(table.to_owned()),
+    }
+    Ok(())
 }

@@ -136,12 +136,15 @@ impl StoreError {
             .is_some_and(|db| *db.code() == SqlState::LOCK_NOT_AVAILABLE)
     }
 
-    /// Somebody else held a lock for too long, or the statement took too long and was taken back: it may be
-    /// tried again.
+    /// Somebody else held a lock for too long, or waited for one of ours, or the statement took too long and was
+    /// taken back: it may be tried again.
     pub fn is_in_use(&self) -> bool {
-        self.db_error().is_some_and(|db| {
-            [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(db.code())
-        })
+        const IN_USE: [SqlState; 3] = [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::QUERY_CANCELED,
+        ];
+        self.db_error().is_some_and(|db| IN_USE.contains(db.code()))
     }
 
     /// The server has no memory, disk or connection left.

@@ -89,3 +89,50 @@ async fn ten_upkeepers_at_once_disturb_nobody() {
     all.join_all().await;
     assert_eq!(env.n_rows().await, 10);
 }
+
+/// The names of partitions that were detached to be dropped.
+async fn detached(env: &Env) -> Option<Vec<String>> {
+    env.value("SELECT array_agg(relname::text) FROM pg_class WHERE relname ~ '^detections_dropping_[0-9]+$'")
+        .await
+}
+
+#[tokio::test]
+async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later() {
+    let env = Env::start().await;
+    for days in [0, 5, 9] {
+        store_of(&env, days).await;
+    }
+    // As after a deadlock, or the death of whoever was to drop them.
+    env.execute(
+        "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF current_query() LIKE '%DROP TABLE%' THEN RAISE 'not now' USING ERRCODE = '40P01'; END IF;
+         END $$;
+         CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION hold()",
+    )
+    .await;
+    let before = Utc::now() - TimeDelta::days(4);
+    let mut store = env.store().await;
+
+    let report = store.drop_detections_before(before).await.unwrap();
+
+    assert_eq!((report.dropped.len(), report.kept.len()), (0, 2));
+    assert_eq!(detached(&env).await.map_or(0, |tables| tables.len()), 2);
+    assert_eq!(env.n_rows().await, 10);
+    // They are in the books until they are dropped.
+    assert_eq!(store.books().await.unwrap().detections_dropped, 0);
+    // A late row of such a day has a partition of its own.
+    store_of(&env, 9).await;
+    assert_eq!(env.n_rows().await, 20);
+    env.execute("DROP EVENT TRIGGER hold").await;
+    // One that somebody wants to keep.
+    let kept = detached(&env).await.unwrap().remove(0);
+    env.execute(&format!("COMMENT ON TABLE {kept} IS NULL"))
+        .await;
+
+    let report = store.drop_detached_partitions().await.unwrap();
+
+    assert_eq!((report.dropped.len(), report.kept.len()), (1, 0));
+    assert_eq!(detached(&env).await.unwrap(), [kept]);
+    assert_eq!(store.books().await.unwrap().detections_dropped, 10);
+}

@@ -76,6 +76,7 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
         if args.json {
             output::json(&json!({
                 "dropped": names, "rows": n_rows, "rows_of_default": old_in_default, "in_use": [],
+                "detached": [],
             }));
         } else {
             output::line(&format!(
@@ -136,6 +137,13 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
             } else {
                 String::new()
             }
+        ));
+    }
+    if !report.detached.is_empty() {
+        output::warning(&format!(
+            "taken out of detections and not dropped yet: {}; a worker drops them within ten minutes, or the next \
+             `passerby partitions drop`",
+            report.detached.join(", ")
         ));
     }
     if !report.in_use.is_empty() {
