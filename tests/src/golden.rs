@@ -18,7 +18,7 @@ const ACTION: &str = "SNAPSHOTS";
 ///
 /// The file reads as a terminal would: `$` before what was typed, what came on stdout, `2>` before what
 /// came on stderr, `?` before an exit code that is not 0. What differs from run to run is replaced by
-/// something of the same length that does not; see [`Redactions`]. JSON is held to the command's schema
+/// something of the same length that does not; see `Redactions`. JSON is held to the command's schema
 /// besides.
 ///
 /// Compared when dropped.
