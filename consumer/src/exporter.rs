@@ -192,8 +192,28 @@ mod tests {
     use crate::metrics::{COMMIT_SECONDS, resident_memory};
 
     #[cfg(target_os = "linux")]
+    #[test]
+    fn samples_do_not_pile_up_while_nobody_scrapes() {
+        // Memory is the process's, so it must do nothing else.
+        let alone = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--ignored",
+                "--exact",
+                "exporter::tests::ten_million_samples_alone",
+            ])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&alone.stdout);
+        assert!(
+            alone.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[ignore = "started by another test, in a process of its own"]
     #[tokio::test(start_paused = true)]
-    async fn samples_do_not_pile_up_while_nobody_scrapes() {
+    async fn ten_million_samples_alone() {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         let histogram = ::metrics::with_local_recorder(&recorder, || COMMIT_SECONDS.histogram(&[]));
