@@ -311,14 +311,18 @@ async fn two_workers_on_overlapping_claims_store_each_row_once() {
 #[tokio::test]
 async fn two_workers_share_a_stream_and_each_row_is_stored_once() {
     let env = Env::start().await;
-    let n = env.publish_entries(400, 5).await;
     let config = || WorkerConfig {
         batch_rows: NonZeroUsize::new(50).unwrap(),
         ..env.worker_config()
     };
+    let (a, b) = tokio::join!(env.start_worker(config()), env.start_worker(config()));
+    // Who came first would otherwise have read everything.
+    eventually("both read", async || env.consumers().await.len() == 2).await;
 
-    let (a, b) = tokio::join!(env.drain_with(config()), env.drain_with(config()));
+    let n = env.publish_entries(400, 5).await;
+    eventually("all is stored", async || env.n_rows().await == n).await;
 
+    let (a, b) = (a.stop().await, b.stop().await);
     assert!(a.entries > 0 && b.entries > 0, "{a:?} {b:?}");
     assert_eq!(a.entries + b.entries, 400);
     assert_eq!(a.duplicates + b.duplicates, 0);
