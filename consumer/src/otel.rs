@@ -244,7 +244,12 @@ mod tests {
             assert!(has(&body, &trace.trace_id()), "{trace}");
             assert!(has(&body, &trace.span_id()), "{trace}");
         }
-        assert!(!has(&body, b"worker\x12"), "spans of the log are not sent");
+        // A span's name is its field 5.
+        assert!(has(&body, b"\x2a\x06commit"));
+        assert!(
+            !has(&body, b"\x2a\x06worker"),
+            "spans of the log are not sent"
+        );
     }
 
     #[test]
