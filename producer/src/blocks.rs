@@ -57,7 +57,7 @@ impl Block {
     /// Takes the rows out, oldest first.
     #[cfg(test)]
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Row> {
-        self.n_bytes = 0;
+        (self.n_bytes, self.n_empty_bytes) = (0, 0);
         self.rows.drain(..)
     }
 
@@ -176,6 +176,12 @@ impl Blocks {
     pub(crate) fn recycle(&mut self, emptied: Vec<Block>) -> Vec<Block> {
         // As many as are taken at once and one that fills meanwhile, or those that were made ahead.
         let keep = (emptied.len() + 1).max(AHEAD);
+        debug_assert!(
+            emptied
+                .iter()
+                .all(|block| block.rows.is_empty() && block.n_bytes + block.n_empty_bytes == 0),
+            "a block that is filled again would count what it held before"
+        );
         self.spare.extend(emptied);
         self.spare.split_off(keep.min(self.spare.len()))
     }
