@@ -7,7 +7,7 @@ use passerby_consumer::ops::{
     Balance, CameraSample, Flow, RedisStatus, Severity, StatusReport, Thresholds, WorkerStatus,
 };
 
-use super::{Look, Sample};
+use super::Look;
 use crate::{
     commands::status::verdict,
     render::{bytes, counted, duration, grouped},
@@ -50,10 +50,9 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The last samples as bars, newest at the right.
+/// The last values as bars, newest at the right; the highest of them is the full height.
 pub(super) fn sparkline(
-    history: &std::collections::VecDeque<Sample>,
-    of: fn(&Sample) -> f64,
+    history: impl ExactSizeIterator<Item = f64> + Clone,
     width: usize,
     look: Look,
 ) -> String {
@@ -61,7 +60,7 @@ pub(super) fn sparkline(
     const ASCII: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
     let bars = if look.is_unicode { BARS } else { ASCII };
     let skipped = history.len().saturating_sub(width);
-    let values = history.iter().skip(skipped).map(of);
+    let values = history.skip(skipped);
     let most = values.clone().fold(0.0, f64::max);
     let bar = |value: f64| {
         #[expect(
@@ -196,17 +195,27 @@ pub(super) fn shown_of(what: &str, n_shown: usize, n_all: u64) -> String {
     format!("{what}: {}", grouped(n_shown))
 }
 
-pub(super) const WORKER_HEADINGS: [&str; 7] = [
+/// Rows that a worker stores a second; `None` where it does not tell.
+pub(super) fn worker_rate(worker: &WorkerStatus) -> Option<f64> {
+    let told = &worker.presence.as_ref().filter(|_| worker.is_alive)?.told;
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+    let rows = told.lately.detections as f64;
+    Some(rows / told.lately.seconds.max(0.001))
+}
+
+pub(super) const WORKER_HEADINGS: [&str; 8] = [
     "worker",
     "state",
     "holds",
     "oldest",
     "rows/s",
+    "",
     "last commit",
     "process",
 ];
 
-pub(super) fn worker(worker: &WorkerStatus, now: DateTime<Utc>) -> [String; 7] {
+/// The columns of a worker; `bars` are its last rates.
+pub(super) fn worker(worker: &WorkerStatus, bars: String, now: DateTime<Utc>) -> [String; 8] {
     let told = worker.presence.as_ref().map(|presence| &presence.told);
     let state = match told {
         _ if !worker.is_alive => "silent".to_owned(),
@@ -216,14 +225,7 @@ pub(super) fn worker(worker: &WorkerStatus, now: DateTime<Utc>) -> [String; 7] {
             .unwrap_or_default(),
         None => "alive".to_owned(),
     };
-    let rate = told.filter(|_| worker.is_alive).map_or_else(
-        || "-".to_owned(),
-        |told| {
-            #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-            let rows = told.lately.detections as f64;
-            per_second(rows / told.lately.seconds.max(0.001))
-        },
-    );
+    let rate = worker_rate(worker).map_or_else(|| "-".to_owned(), per_second);
     let ago = |at: DateTime<Utc>| {
         let ago = (now - at).to_std().unwrap_or_default();
         format!("{} ago", duration(ago))
@@ -236,6 +238,7 @@ pub(super) fn worker(worker: &WorkerStatus, now: DateTime<Utc>) -> [String; 7] {
             .oldest_pending_seconds
             .map_or_else(|| "-".to_owned(), seconds),
         rate,
+        bars,
         told.and_then(|told| told.last_commit_at)
             .map_or_else(|| "-".to_owned(), ago),
         told.map_or_else(

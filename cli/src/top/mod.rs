@@ -5,12 +5,13 @@
 
 mod draw;
 mod fetch;
+mod history;
 mod keys;
 mod lines;
 mod run;
 mod whole;
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use passerby_consumer::{
@@ -23,9 +24,7 @@ pub use fetch::{Fetcher, Source};
 pub(crate) use run::run;
 
 use crate::render::duration;
-
-/// Samples that are kept: more than a wide terminal has columns.
-const MAX_HISTORY: usize = 240;
+use history::History;
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy)]
@@ -90,15 +89,6 @@ pub enum List {
     Letters,
 }
 
-/// Rates at one moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sample {
-    arriving: f64,
-    settled: f64,
-    stored: f64,
-    backlog: f64,
-}
-
 /// What is known and what is shown of it.
 #[derive(Debug)]
 pub struct Model {
@@ -109,7 +99,7 @@ pub struct Model {
     redis_at: Option<DateTime<Utc>>,
     /// When Postgres last answered.
     store_at: Option<DateTime<Utc>>,
-    history: VecDeque<Sample>,
+    history: History,
     cameras: Option<Result<CameraSample, String>>,
     pending: Option<Result<PendingReport, String>>,
     letters: Option<Result<Vec<DeadLetterRecord>, String>>,
@@ -128,7 +118,7 @@ impl Model {
             report: None,
             redis_at: None,
             store_at: None,
-            history: VecDeque::new(),
+            history: History::default(),
             cameras: None,
             pending: None,
             letters: None,
@@ -153,7 +143,12 @@ impl Model {
     pub fn update(&mut self, update: Update) {
         match update {
             Update::Status(report) => self.take_status(*report),
-            Update::Cameras(sample) => self.cameras = Some(sample),
+            Update::Cameras(sample) => {
+                if let Ok(sample) = &sample {
+                    self.history.take_cameras(sample);
+                }
+                self.cameras = Some(sample);
+            }
             Update::Pending(report) => {
                 self.pending = Some(report);
                 self.keep_selection();
@@ -170,19 +165,7 @@ impl Model {
         if let Some(earlier) = &self.report {
             report.compare(earlier);
         }
-        if let Some(flow) = &report.flow {
-            #[expect(clippy::cast_precision_loss, reason = "drawn with eight levels")]
-            let backlog = report.backlog_entries().unwrap_or(0) as f64;
-            self.history.push_back(Sample {
-                arriving: flow.arriving_entries,
-                settled: flow.settled_entries,
-                stored: flow.stored_detections,
-                backlog,
-            });
-            if self.history.len() > MAX_HISTORY {
-                self.history.pop_front();
-            }
-        }
+        self.history.take_status(&report);
         if report.redis.is_some() {
             self.redis_at = Some(report.at);
         }

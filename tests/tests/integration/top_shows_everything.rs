@@ -152,6 +152,15 @@ fn model() -> Model {
         let mut report = report(second);
         // As if a server had been started anew each time: the rates are those that it tells.
         report.store.as_mut().unwrap().entries -= 1_000 * u64::try_from(second).unwrap();
+        let [gate, yard, _] = &mut report.redis.as_mut().unwrap().workers[..] else {
+            unreachable!("three workers")
+        };
+        let rate = |worker: &mut WorkerStatus, share: u64| {
+            let told = &mut worker.presence.as_mut().unwrap().told;
+            told.lately.detections = told.lately.detections * share / 10;
+        };
+        rate(gate, u64::try_from(second).unwrap() + 1);
+        rate(yard, 9 - u64::try_from(second).unwrap());
         model.update(Update::Status(Box::new(report)));
     }
     let camera = |name: &str, rate: f64| CameraArrivals {
@@ -160,16 +169,22 @@ fn model() -> Model {
         rows_per_second: rate,
         last_captured_at: Some(now() - TimeDelta::milliseconds(250)),
     };
-    model.update(Update::Cameras(Ok(CameraSample {
-        entries: 40,
-        seconds: 2.3,
-        is_cut: true,
-        cameras: vec![
-            camera("gate-1", 6_000.0),
+    for second in 0..10 {
+        let mut cameras = vec![
+            camera("gate-1", 600.0 * f64::from(second + 1)),
             camera("gate-2", 3_000.0),
-            camera("yard", 33.4),
-        ],
-    })));
+        ];
+        // It is not heard of all the time.
+        if second % 3 == 0 {
+            cameras.push(camera("yard", 33.4));
+        }
+        model.update(Update::Cameras(Ok(CameraSample {
+            entries: 40,
+            seconds: 2.3,
+            is_cut: true,
+            cameras,
+        })));
+    }
     model
 }
 

@@ -12,7 +12,7 @@ use ratatui::{
 use super::{Drawing, heading};
 use crate::{
     render::grouped,
-    top::{Sample, lines},
+    top::{history::Values, lines},
     visible::visible,
 };
 
@@ -20,11 +20,13 @@ use crate::{
 const MAX_SYMPTOMS: usize = 4;
 /// Columns that what stands before each line takes.
 const LABEL: usize = 10;
+/// Columns of a worker's or a camera's sparkline, where the terminal is wide and where it is not.
+const BARS: [u16; 2] = [16, 10];
 /// Columns that a rate takes.
 const RATE: usize = 17;
 
 /// What stands before a rate, the rate itself, and where its bars come from.
-type Rate = (&'static str, String, fn(&Sample) -> f64);
+type Rate<'a> = (&'static str, String, &'a Values);
 
 impl Drawing<'_> {
     pub(super) fn overview(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -118,18 +120,20 @@ impl Drawing<'_> {
         let room = usize::from(width).saturating_sub(LABEL + RATE + 1).min(100);
         let backlog = grouped(redis.backlog_entries());
         let entries = |value| format!("{} entries/s", lines::per_second(value));
-        let rates: [Rate; 4] = [
-            ("arriving", entries(flow.arriving_entries), |s| s.arriving),
-            ("settled", entries(flow.settled_entries), |s| s.settled),
+        let stored = format!("{} rows/s", lines::per_second(flow.stored_detections));
+        let history = &self.model.history;
+        let rates: [Rate<'_>; 4] = [
             (
-                "stored",
-                format!("{} rows/s", lines::per_second(flow.stored_detections)),
-                |s| s.stored,
+                "arriving",
+                entries(flow.arriving_entries),
+                &history.arriving,
             ),
-            ("waiting", format!("{backlog} entries"), |s| s.backlog),
+            ("settled", entries(flow.settled_entries), &history.settled),
+            ("stored", stored, &history.stored),
+            ("waiting", format!("{backlog} entries"), &history.backlog),
         ];
-        for (label, value, of) in rates {
-            let bars = lines::sparkline(&self.model.history, of, room, self.look);
+        for (label, value, values) in rates {
+            let bars = lines::sparkline(values.iter(), room, self.look);
             shown.push(Line::from(format!("{label:<9} {value:<RATE$} {bars}")));
         }
         shown
@@ -144,13 +148,16 @@ impl Drawing<'_> {
             Constraint::Length(6),
             Constraint::Length(8),
             Constraint::Length(7),
+            Constraint::Length(n_bars(area.width)),
             Constraint::Length(13),
             Constraint::Fill(2),
         ];
         let n_columns = match area.width {
             ..54 => 3,
-            54..74 => 5,
-            _ => 7,
+            54..66 => 5,
+            66..78 => 6,
+            78..96 => 7,
+            _ => 8,
         };
         let rows = redis.workers.iter().map(|worker| {
             let style = if worker.is_alive {
@@ -158,7 +165,8 @@ impl Drawing<'_> {
             } else {
                 self.coloured(Color::Red)
             };
-            let columns = lines::worker(worker, self.now).into_iter();
+            let bars = self.bars(self.model.history.worker(&worker.consumer), area.width);
+            let columns = lines::worker(worker, bars, self.now).into_iter();
             Row::new(columns.take(n_columns)).style(style)
         });
         let header = heading(lines::WORKER_HEADINGS.split_at(n_columns).0);
@@ -181,10 +189,6 @@ impl Drawing<'_> {
             cameras.sort_by(|one, two| two.rows_per_second.total_cmp(&one.rows_per_second));
             cameras.truncate(room);
         }
-        let most = cameras
-            .iter()
-            .map(|camera| camera.rows_per_second)
-            .fold(0.0, f64::max);
         let mut title = lines::sampled(sample);
         if n_left_out > 0 {
             title.push_str(&format!(", {} not shown", grouped(n_left_out as u64)));
@@ -197,32 +201,35 @@ impl Drawing<'_> {
             Row::new([
                 visible(&camera.camera_id).into_owned(),
                 lines::per_second(camera.rows_per_second),
+                self.bars(self.model.history.camera(&camera.camera_id), area.width),
                 newest,
-                self.bar(camera.rows_per_second / most.max(f64::MIN_POSITIVE), 20),
             ])
         });
-        let bar = if area.width < 60 { 0 } else { 20 };
+        let bars = if area.width < 48 {
+            0
+        } else {
+            n_bars(area.width)
+        };
         let widths = [
             Constraint::Fill(1),
             Constraint::Length(8),
+            Constraint::Length(bars),
             Constraint::Length(13),
-            Constraint::Length(bar),
         ];
         let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
         frame.render_widget(Line::from(title), top);
-        let header = heading(&["camera", "rows/s", "newest", ""]);
+        let header = heading(&["camera", "rows/s", "", "newest"]);
         frame.render_widget(Table::new(rows, widths).header(header), rest);
     }
 
-    fn bar(&self, share: f64, width: usize) -> String {
-        let bar = if self.look.is_unicode { "█" } else { "#" };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a few columns"
-        )]
-        let n = (share.clamp(0.0, 1.0) * width as f64).round() as usize;
-        bar.repeat(n)
+    /// The last rates of a worker or a camera.
+    fn bars(&self, values: Option<&Values>, width: u16) -> String {
+        values.map_or_else(String::new, |values| {
+            lines::sparkline(values.iter(), usize::from(n_bars(width)), self.look)
+        })
     }
+}
+
+fn n_bars(width: u16) -> u16 {
+    BARS[usize::from(width < 96)]
 }
