@@ -1,10 +1,15 @@
 //! The command line of `passerby-worker`.
 
-use std::{ffi::OsString, net::SocketAddr};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 
-use crate::args::WorkerArgs;
+use crate::args::{WorkerArgs, parse_duration};
 
 /// Stores detections from Redis Streams in Postgres, each exactly once.
 ///
@@ -22,13 +27,17 @@ pub struct WorkerCommandLine {
     /// What it is to do.
     #[command(flatten)]
     pub worker: WorkerArgs,
-    /// Serve /metrics, /livez and /readyz here over HTTP, as 127.0.0.1:9464; port 0 takes any that is free,
-    /// and the log says which [default: nowhere].
+    /// Serve /metrics, /livez and /readyz here over HTTP, or `nowhere`; port 0 takes any that is free, and
+    /// the log says which [default: 127.0.0.1:9464, unless another worker of this host has it].
     ///
     /// Whoever reaches the address can read what is served: it holds no row and no password, but nobody
     /// is asked for one either.
     #[arg(long, env = "PASSERBY_LISTEN", value_name = "ADDRESS")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
+    /// How often to measure what all workers see alike, as the backlog, for /metrics and /readyz.
+    #[arg(long, env = "PASSERBY_OBSERVE_EVERY", value_name = "TIME", default_value = "5s",
+          value_parser = parse_duration)]
+    pub observe_every: Duration,
     /// How log lines look.
     #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
@@ -54,6 +63,31 @@ pub struct WorkerCommandLine {
     /// Print the settings that hold, checked, and where each comes from; then stop.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// Where a worker serves what it tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// It does not.
+    Nowhere,
+    /// Here.
+    At(SocketAddr),
+}
+
+/// Where a worker listens when nobody says.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "nowhere" {
+            return Ok(Self::Nowhere);
+        }
+        text.parse().map(Self::At).map_err(|_| {
+            "an IP address and a port, as 127.0.0.1:9464 or [::1]:9464, or `nowhere`".to_owned()
+        })
+    }
 }
 
 /// How log lines look.

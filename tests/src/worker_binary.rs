@@ -44,6 +44,8 @@ impl WorkerBinary {
             }
         }
         command.env("PASSERBY_CONFIG", "");
+        // Many run at the same time.
+        command.env("PASSERBY_LISTEN", "nowhere");
         let stderr = unnamed_file();
         let child = command
             .envs(variables.iter().copied())
@@ -103,6 +105,11 @@ impl WorkerBinary {
         let (status, text) = http_get(self.address().await, "/metrics").await;
         assert_eq!(status, 200, "{text}");
         Scrape::parse(&text)
+    }
+
+    /// Its process ID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.

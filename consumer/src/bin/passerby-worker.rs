@@ -1,13 +1,13 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{io, process::ExitCode, sync::Arc, time::Duration};
 
 #[cfg(feature = "otel")]
 use passerby_consumer::otel;
 use passerby_consumer::{
     Health, Worker, WorkerConfig, WorkerError,
     args::InvalidArgs,
-    command_line::WorkerCommandLine,
+    command_line::{DEFAULT_LISTEN, Listen, WorkerCommandLine},
     config_file::{self, CommandLine, CommandLineError, Program},
     exporter::{Exporter, ExporterError},
     logs, probe, systemd,
@@ -18,7 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 fn main() -> ExitCode {
     let line = match config_file::read::<WorkerCommandLine>(Program::Worker, &[]) {
@@ -47,13 +47,11 @@ fn main() -> ExitCode {
     if cli.check_ready {
         return check_ready(cli.listen);
     }
-    let mut config = match WorkerConfig::try_from(cli.worker.clone()) {
+    let config = match WorkerConfig::try_from(cli.worker.clone()) {
         Ok(config) => config,
         Err(InvalidArgs::Url(error)) => return usage(&error.to_string()),
         Err(InvalidArgs::Config(error)) => return usage(&error.to_string()),
     };
-    let is_watched = cli.listen.is_some() || systemd::is_listening();
-    config.observe = is_watched.then_some(OBSERVE_EVERY);
     if let Some(ignored) = line.file.ignored() {
         warn!("{ignored}");
     }
@@ -70,7 +68,7 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         tokio::spawn(repetitions.clone().keep_telling());
-        run(config, cli.listen).await
+        run(config, cli.listen, cli.observe_every).await
     });
     repetitions.tell_counted(true);
     #[cfg(feature = "otel")]
@@ -96,18 +94,19 @@ fn main() -> ExitCode {
 }
 
 /// What a container's health check runs.
-fn check_ready(listen: Option<SocketAddr>) -> ExitCode {
-    let Some(address) = listen else {
-        return usage("--check-ready: no --listen says where the worker is");
+fn check_ready(listen: Option<Listen>) -> ExitCode {
+    let address = match listen {
+        Some(Listen::Nowhere) => {
+            return usage("--check-ready: a worker that listens nowhere cannot be asked");
+        }
+        Some(Listen::At(address)) => address,
+        None => DEFAULT_LISTEN,
     };
     match probe::ready(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&ErrorChain(&error).to_string()),
     }
 }
-
-/// How often the servers are looked at for metrics and health.
-const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the program ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -136,22 +135,48 @@ impl Failure {
     }
 }
 
-async fn run(config: WorkerConfig, listen: Option<SocketAddr>) -> Result<(), Failure> {
+async fn run(
+    mut config: WorkerConfig,
+    listen: Option<Listen>,
+    observe_every: Duration,
+) -> Result<(), Failure> {
     let health = Arc::<Health>::default();
     let ended = CancellationToken::new();
     let mut watchers = JoinSet::new();
     // Before the worker: it registers its metrics when it is started.
-    if let Some(address) = listen {
-        let exporter = Exporter::bind(address).await?;
+    if let Some(exporter) = bind(listen).await? {
         watchers.spawn(exporter.serve(Arc::clone(&health), ended.clone()));
     }
     if systemd::is_listening() {
         watchers.spawn(systemd::notify(Arc::clone(&health), ended.clone()));
     }
+    let is_watched = !watchers.is_empty();
+    config.observe = is_watched.then_some(observe_every);
     let worked = work(config, health).await;
     ended.cancel();
     while watchers.join_next().await.is_some() {}
     Ok(worked?)
+}
+
+/// `None` where nothing is to be served, or where nobody asked for it and the port is another's.
+async fn bind(listen: Option<Listen>) -> Result<Option<Exporter>, ExporterError> {
+    let address = match listen {
+        Some(Listen::Nowhere) => return Ok(None),
+        Some(Listen::At(address)) => return Exporter::bind(address).await.map(Some),
+        None => DEFAULT_LISTEN,
+    };
+    match Exporter::bind(address).await {
+        Ok(exporter) => Ok(Some(exporter)),
+        Err(ExporterError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+            info!(
+                %address,
+                "not serving /metrics: another program has the port, perhaps another worker; --listen \
+                 gives this one its own"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn work(config: WorkerConfig, health: Arc<Health>) -> Result<(), WorkerError> {
