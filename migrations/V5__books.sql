@@ -1,7 +1,7 @@
 -- The books: what became of every row, so that `passerby status` can say it without counting the tables.
 --
 -- Every transaction that stores something adds to a row of its own connection: two of them never wait for
--- each other. Rows of connections that are gone are folded into the one whose writer is all zeros.
+-- each other. Rows of connections that are gone are folded into one for each key prefix.
 
 CREATE TABLE books (
     writer             uuid        NOT NULL,
@@ -18,6 +18,8 @@ CREATE TABLE books (
     rows_requeued      bigint      NOT NULL DEFAULT 0,
     rows_direct        bigint      NOT NULL DEFAULT 0,
     detections_dropped bigint      NOT NULL DEFAULT 0,
+    key_prefix         text        NOT NULL DEFAULT '',
+    is_folded          boolean     NOT NULL DEFAULT false,
     CONSTRAINT books_pkey PRIMARY KEY (writer)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
@@ -32,7 +34,9 @@ COMMENT ON COLUMN books.rows_foreign IS 'Of all these rows: of entries whose key
 COMMENT ON COLUMN books.rows_requeued IS 'Of all these rows: put back from the dead letters.';
 COMMENT ON COLUMN books.rows_direct IS 'Of all these rows: stored through the library or by ingest, not through a stream.';
 COMMENT ON COLUMN books.detections_dropped IS 'Detections that retention dropped.';
+COMMENT ON COLUMN books.key_prefix IS 'What the keys begin with in the Redis it came from: tells apart several that feed one database. Empty for what came through no stream.';
+COMMENT ON COLUMN books.is_folded IS 'The sum of rows whose connections are gone.';
 
-INSERT INTO books (writer, started_at, began_empty)
-SELECT '00000000-0000-0000-0000-000000000000', clock_timestamp(),
+INSERT INTO books (writer, is_folded, started_at, began_empty)
+SELECT '00000000-0000-0000-0000-000000000000', true, clock_timestamp(),
        NOT EXISTS (SELECT FROM detections) AND NOT EXISTS (SELECT FROM ledger);

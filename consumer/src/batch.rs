@@ -95,6 +95,18 @@ impl Batch {
         self.n_detections
     }
 
+    /// What the keys begin with in the Redis it came from, which all entries of a batch share; empty when it did
+    /// not come through a stream.
+    pub(crate) fn key_prefix(&self) -> &str {
+        let mut origins = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.origin.as_ref());
+        origins
+            .next()
+            .map_or("", |origin| origin.stream.key_prefix())
+    }
+
     /// The first entry of the batch that came from a stream.
     pub fn first_entry_id(&self) -> Option<EntryId> {
         self.entries

@@ -111,6 +111,12 @@ impl StreamKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key prefix it was made with; empty for a key that was not made by [`KeyPrefix::stream`].
+    pub fn key_prefix(&self) -> &str {
+        let parts = self.0.rsplit_once(":stream:{");
+        parts.map_or("", |(key_prefix, _)| key_prefix)
+    }
 }
 
 impl fmt::Display for StreamKey {
@@ -153,6 +159,8 @@ mod tests {
     fn keys_are_named_as_documented() {
         let prefix = KeyPrefix::default();
         assert_eq!(prefix.stream(3).as_str(), "passerby:stream:{3}");
+        let other: KeyPrefix = "a:stream:{b".parse().unwrap();
+        assert_eq!(other.stream(3).key_prefix(), "a:stream:{b");
         assert_eq!(prefix.track("s", 7), "passerby:track:{s}:7");
         assert!("has space".parse::<KeyPrefix>().is_err());
         assert!("".parse::<KeyPrefix>().is_err());

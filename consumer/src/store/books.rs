@@ -5,11 +5,13 @@
 //!
 //! A row is left behind after [`COMMITS_PER_ROW`] commits, since Postgres keeps its old versions as long as
 //! somebody's query may want to see them, and looks through them at each update. Workers fold rows that are
-//! left behind into one.
+//! left behind into one for each key prefix: several Redis servers may feed one database, each with a prefix and
+//! producers of its own.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use passerby_shared::KeyPrefix;
 use serde::Serialize;
 use tokio_postgres::{Client, Row, types::ToSql};
 use uuid::Uuid;
@@ -26,9 +28,9 @@ const COMMITS_PER_ROW: u32 = 500;
 /// `passerby.is_in_transaction` guards the books as it guards the ledger's keys.
 pub(super) const KEEP_BOOKS: &str = "
 INSERT INTO books AS b (writer, started_at, last_commit_at, entries, duplicates, detections, tracks,
-                        sessions, dead_rows, rows_foreign, rows_requeued, rows_direct)
+                        sessions, dead_rows, rows_foreign, rows_requeued, rows_direct, key_prefix)
 SELECT $1::uuid, clock_timestamp(), clock_timestamp(), $2::bigint, $3::bigint, $4::bigint, $5::bigint,
-       $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint
+       $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::text
 WHERE current_setting('passerby.is_in_transaction')::boolean
 ON CONFLICT (writer) DO UPDATE
 SET last_commit_at = excluded.last_commit_at,
@@ -44,8 +46,8 @@ SET last_commit_at = excluded.last_commit_at,
 
 /// Dropped detections are booked by whoever drops them, `$1` of them, in the same transaction.
 pub(super) const BOOK_DROPPED: &str = "
-INSERT INTO books AS b (writer, started_at, detections_dropped)
-VALUES ('00000000-0000-0000-0000-000000000000', clock_timestamp(), $1)
+INSERT INTO books AS b (writer, is_folded, started_at, detections_dropped)
+VALUES ('00000000-0000-0000-0000-000000000000', true, clock_timestamp(), $1)
 ON CONFLICT (writer) DO UPDATE
 SET detections_dropped = b.detections_dropped + excluded.detections_dropped";
 
@@ -56,7 +58,7 @@ WITH folded AS (
     WHERE writer IN (
         SELECT writer
         FROM books
-        WHERE writer <> '00000000-0000-0000-0000-000000000000'
+        WHERE NOT is_folded
           AND last_commit_at < clock_timestamp() - $1 * interval '1 second'
         ORDER BY writer
         LIMIT 10000
@@ -66,12 +68,13 @@ WITH folded AS (
 )
 INSERT INTO books AS b (writer, started_at, last_commit_at, began_empty, entries, duplicates, detections,
                         tracks, sessions, dead_rows, rows_foreign, rows_requeued, rows_direct,
-                        detections_dropped)
-SELECT '00000000-0000-0000-0000-000000000000', min(started_at), max(last_commit_at), bool_and(began_empty),
+                        detections_dropped, key_prefix, is_folded)
+SELECT CASE key_prefix WHEN '' THEN '00000000-0000-0000-0000-000000000000' ELSE md5(key_prefix)::uuid END,
+       min(started_at), max(last_commit_at), bool_and(began_empty),
        sum(entries), sum(duplicates), sum(detections), sum(tracks), sum(sessions), sum(dead_rows),
-       sum(rows_foreign), sum(rows_requeued), sum(rows_direct), sum(detections_dropped)
+       sum(rows_foreign), sum(rows_requeued), sum(rows_direct), sum(detections_dropped), key_prefix, true
 FROM folded
-HAVING count(*) > 0
+GROUP BY key_prefix
 ON CONFLICT (writer) DO UPDATE
 SET last_commit_at     = greatest(b.last_commit_at, excluded.last_commit_at),
     began_empty        = b.began_empty AND excluded.began_empty,
@@ -99,13 +102,15 @@ SELECT reason, sum(written), sum(waiting)
 FROM folded
 GROUP BY reason";
 
-/// The sums, and the dead letters by reason, in one snapshot.
+/// The sums of what one Redis brought and of what came through none, and the dead letters by reason, in one
+/// snapshot.
 const READ: &str = "
 SELECT min(started_at), max(last_commit_at), bool_and(began_empty), sum(entries)::bigint,
        sum(duplicates)::bigint, sum(detections)::bigint, sum(tracks)::bigint, sum(sessions)::bigint,
        sum(dead_rows)::bigint, sum(rows_foreign)::bigint, sum(rows_requeued)::bigint,
        sum(rows_direct)::bigint, sum(detections_dropped)::bigint, clock_timestamp()
-FROM books";
+FROM books
+WHERE key_prefix IN ($1, '')";
 
 const READ_DEAD_LETTERS: &str = "
 SELECT reason, sum(written)::bigint, sum(waiting)::bigint
@@ -168,28 +173,43 @@ impl Written {
     }
 }
 
-/// Whose row a connection adds to.
+/// The row that a connection adds to.
 #[derive(Debug)]
 pub(super) struct BooksRow {
     writer: Uuid,
+    key_prefix: String,
     n_commits: u32,
+}
+
+/// The row that a transaction adds to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer<'a> {
+    id: Uuid,
+    key_prefix: &'a str,
 }
 
 impl BooksRow {
     pub(super) fn new() -> Self {
         Self {
             writer: Uuid::now_v7(),
+            key_prefix: String::new(),
             n_commits: 0,
         }
     }
 
-    /// The row for the next transaction.
-    pub(super) fn next(&mut self) -> Uuid {
-        if self.n_commits == COMMITS_PER_ROW {
-            *self = Self::new();
+    /// The row for the next transaction, of what came from the Redis with this key prefix.
+    pub(super) fn next<'a>(&mut self, key_prefix: &'a str) -> Writer<'a> {
+        if self.n_commits == COMMITS_PER_ROW || self.key_prefix != key_prefix {
+            *self = Self {
+                key_prefix: key_prefix.to_owned(),
+                ..Self::new()
+            };
         }
         self.n_commits += 1;
-        self.writer
+        Writer {
+            id: self.writer,
+            key_prefix,
+        }
     }
 }
 
@@ -201,7 +221,7 @@ impl BooksRow {
 pub(super) async fn keep_and_commit(
     client: &Client,
     prepared: &Prepared,
-    writer: Uuid,
+    writer: Writer<'_>,
     written: Written,
 ) -> Result<(), tokio_postgres::Error> {
     let big = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -218,7 +238,8 @@ pub(super) async fn keep_and_commit(
         big(written.rows_requeued),
         big(written.rows_direct),
     ];
-    let mut params: [&(dyn ToSql + Sync); 10] = [&writer; 10];
+    let mut params: [&(dyn ToSql + Sync); 11] = [&writer.key_prefix; 11];
+    params[0] = &writer.id;
     for (param, count) in params[1..].iter_mut().zip(&counts) {
         *param = count;
     }
@@ -246,7 +267,7 @@ pub struct StoreBooks {
     pub entries: u64,
     /// Entries that the ledger knew: nothing was written for them.
     pub duplicates: u64,
-    /// Detections stored.
+    /// Detections stored, of this Redis and of none.
     pub detections: u64,
     /// Snapshots of tracks taken in.
     pub tracks: u64,
@@ -300,12 +321,15 @@ impl StoreBooks {
 }
 
 impl Store {
-    /// Reads the books, all of them in one snapshot.
+    /// Reads the books of what came from the Redis with this key prefix, and of what came through none, in one
+    /// snapshot. Dead letters and detections that retention dropped are those of the whole database.
     ///
     /// # Errors
     ///
     /// [`StoreError`] when the server cannot be reached or refuses.
-    pub async fn books(&mut self) -> Result<StoreBooks, StoreError> {
+    pub async fn books(&mut self, key_prefix: &KeyPrefix) -> Result<StoreBooks, StoreError> {
+        let key_prefix = key_prefix.to_string();
+        let params: [&(dyn ToSql + Sync); 1] = [&key_prefix];
         let connection = self.begin().await?;
         let done = within("read the books", self.limit(), async {
             let client = &connection.client;
@@ -317,7 +341,7 @@ impl Store {
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             let (begun, books, letters, ended) = futures_util::join!(
                 client.batch_execute(begin),
-                client.query_one(&read, &[]),
+                client.query_one(&read, &params),
                 client.query(&read_dead_letters, &[]),
                 client.batch_execute("COMMIT"),
             );

@@ -19,11 +19,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use passerby_shared::IdempotencyKey;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::{
     DeadLetter, Reason, ReasonCounts, Store, StoreError,
-    books::{Written, keep_and_commit},
+    books::{Writer, Written, keep_and_commit},
     connection::{Connection, Prepared, answer, within},
     copy::{self, CopyIn},
     dead_letters,
@@ -253,7 +252,7 @@ async fn fast_path(
 ) -> Result<Option<CommitReport>, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
-    let books_row = connection.books.next();
+    let books_row = connection.books.next(batch.key_prefix());
     let client = &connection.client;
     let pieces = pieces(batch, &all);
     let begin_copy = async {
@@ -326,7 +325,7 @@ async fn careful_path(
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
-    let books_row = connection.books.next();
+    let books_row = connection.books.next(batch.key_prefix());
     let joining = begin(connection, &prepared, batch, &all).await?;
     let new: HashSet<IdempotencyKey> = answer(
         connection.silence,
@@ -392,7 +391,7 @@ fn copying_rows(batch: &Batch) -> String {
 async fn commit(
     connection: &Connection,
     prepared: &Prepared,
-    books_row: Uuid,
+    books_row: Writer<'_>,
     written: Written,
 ) -> Result<(), StoreError> {
     let committing = keep_and_commit(&connection.client, prepared, books_row, written);

@@ -264,7 +264,7 @@ impl Store {
         let done = within("announce a session", self.limit(), async {
             let failed = || StoreError::statement("upsert a row into `sessions`");
             let prepared = connection.prepared().await?;
-            let books_row = connection.books.next();
+            let books_row = connection.books.next("");
             let client = &connection.client;
             client.batch_execute(BEGIN).await.map_err(failed())?;
             announce(client, session).await.map_err(failed())?;

@@ -161,7 +161,7 @@ impl Store {
             let failed =
                 || StoreError::statement(format!("upsert {} rows into `tracks`", merged.len()));
             let prepared = connection.prepared().await?;
-            let books_row = connection.books.next();
+            let books_row = connection.books.next("");
             let client = &connection.client;
             client.batch_execute(BEGIN).await.map_err(failed())?;
             let joining = sessions::join(client, &prepared, &session_ids)

@@ -5,10 +5,10 @@ use std::{num::NonZeroUsize, time::Duration};
 use chrono::{TimeDelta, Utc};
 use passerby_consumer::{
     WorkerConfig,
-    ops::{self, Balance, Dropped, StatusReport, Thresholds},
+    ops::{self, Balance, Dropped, StatusReport, Target, Thresholds},
 };
 use passerby_producer::{AsyncProducer, Overflow, ProducerConfig, Recorded};
-use passerby_shared::{Detection, wire};
+use passerby_shared::{Detection, KeyPrefix, wire};
 use passerby_tests::{
     Env, Fault, FaultProxy, eventually,
     fixtures::{detection, detections, track},
@@ -135,13 +135,13 @@ async fn rows_of_others_are_named_as_such() {
     };
     assert_eq!(balance(&env).await, expected);
     assert_counted(&env).await;
-    let store = env.store().await.books().await.unwrap();
+    let store = env.store().await.books(env.key_prefix()).await.unwrap();
     let [invalid] = &store.dead_letters[..] else {
         panic!("{store:?}");
     };
     assert_eq!((invalid.written, invalid.waiting), (2, 1));
     env.execute("DELETE FROM dead_letters").await;
-    let store = env.store().await.books().await.unwrap();
+    let store = env.store().await.books(env.key_prefix()).await.unwrap();
     assert_eq!(store.dead_letters[0].waiting, 0);
 }
 
@@ -225,7 +225,8 @@ async fn books_are_exact_at_every_moment_whoever_folds_them() {
     }
     assert_counted(&env).await;
     store.fold_books(Duration::ZERO).await.unwrap();
-    assert_eq!(env.value::<i64>("SELECT count(*) FROM books").await, 1);
+    // One of what came through this stream, and one of what came through none.
+    assert_eq!(env.value::<i64>("SELECT count(*) FROM books").await, 2);
     assert_counted(&env).await;
 }
 
@@ -297,7 +298,7 @@ async fn detections_that_retention_dropped_are_in_the_books() {
         .await
         .unwrap();
 
-    let books = store.books().await.unwrap();
+    let books = store.books(env.key_prefix()).await.unwrap();
 
     assert_eq!((books.detections, books.detections_dropped), (20, 10));
     assert_counted(&env).await;
@@ -425,4 +426,51 @@ async fn a_worker_that_failed_long_ago_is_a_note_once_another_is_there() {
     })
     .await;
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn two_redis_that_feed_one_database_have_books_of_their_own() {
+    let env = Env::start().await;
+    let other: KeyPrefix = format!("{}-yard", env.key_prefix()).parse().unwrap();
+    let feeds = [(env.key_prefix().clone(), 0..10), (other, 10..40)];
+    for (key_prefix, rows) in feeds.clone() {
+        let producer = AsyncProducer::start(ProducerConfig {
+            key_prefix: key_prefix.clone(),
+            ..producer_config(&env, env.redis_url())
+        })
+        .unwrap();
+        record(&producer, rows).await;
+        producer.close(SOON).await.unwrap();
+        env.drain_with(WorkerConfig {
+            key_prefix,
+            ..env.worker_config()
+        })
+        .await;
+    }
+    let mut store = env.store().await;
+    for is_folded in [false, true] {
+        for (key_prefix, rows) in feeds.clone() {
+            let mut target = Target {
+                streams: vec![key_prefix.stream(0)],
+                key_prefix,
+                ..env.target()
+            };
+            if is_folded {
+                ops::fold_books(&mut target, &mut store, Duration::ZERO)
+                    .await
+                    .unwrap();
+            }
+            let n_rows = u64::try_from(rows.end - rows.start).unwrap();
+            let status = ops::status(&mut target, &mut store).await;
+            let expected = Balance {
+                accepted: n_rows,
+                published: n_rows,
+                settled: n_rows,
+                stored: n_rows,
+                ..Balance::default()
+            };
+            assert_eq!(status.balance, Some(expected));
+        }
+    }
+    assert_counted(&env).await;
 }

@@ -120,7 +120,14 @@ async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later
     assert_eq!(detached(&env).await.map_or(0, |tables| tables.len()), 2);
     assert_eq!(env.n_rows().await, 10);
     // They are in the books until they are dropped.
-    assert_eq!(store.books().await.unwrap().detections_dropped, 0);
+    assert_eq!(
+        store
+            .books(env.key_prefix())
+            .await
+            .unwrap()
+            .detections_dropped,
+        0
+    );
     // A late row of such a day has a partition of its own.
     store_of(&env, 9).await;
     assert_eq!(env.n_rows().await, 20);
@@ -134,5 +141,12 @@ async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later
 
     assert_eq!((report.dropped.len(), report.kept.len()), (1, 0));
     assert_eq!(detached(&env).await.unwrap(), [kept]);
-    assert_eq!(store.books().await.unwrap().detections_dropped, 10);
+    assert_eq!(
+        store
+            .books(env.key_prefix())
+            .await
+            .unwrap()
+            .detections_dropped,
+        10
+    );
 }

@@ -275,7 +275,10 @@ pub async fn status(target: &mut Target, store: &mut Store) -> StatusReport {
     let begun = tokio::time::Instant::now();
     let at = Utc::now();
     let redis = look::redis(target).await;
-    let store = store.books().await.map_err(OpsError::from);
+    let store = store
+        .books(&target.key_prefix)
+        .await
+        .map_err(OpsError::from);
     let explain = |error: &OpsError| {
         let advice = error
             .advice()
