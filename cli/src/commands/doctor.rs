@@ -19,7 +19,8 @@ use crate::{
 /// Nothing is changed. Each check says what it found; where that is not well, also why it matters and how
 /// to mend it. A check that could not look says "unknown", and never "ok". The worst comes last.
 ///
-/// Exit code 3 when there is a problem; with --strict also for a warning or what is unknown.
+/// Exit code 3 when anything is wrong: a problem or a warning; with --strict also when a check could not
+/// look, with --lenient for problems alone.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  passerby doctor\n  passerby doctor --only redis --skip redis.tls --json"
@@ -40,9 +41,12 @@ pub(crate) struct DoctorArgs {
     /// List the checks, and make none.
     #[arg(long, conflicts_with = "json")]
     list: bool,
-    /// Exit with 3 for a warning, or a check that could not look, too.
-    #[arg(long)]
+    /// Exit with 3 also when a check could not look.
+    #[arg(long, conflicts_with = "lenient")]
     strict: bool,
+    /// Exit with 3 for problems alone, and not for warnings.
+    #[arg(long)]
+    lenient: bool,
     /// The workers' role in Postgres [default: the one in --database-url].
     #[arg(long, value_name = "NAME")]
     role: Option<String>,
@@ -137,7 +141,12 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
             output::line(&line);
         }
     }
-    Ok(if report.is_healthy(args.strict) {
+    let is_tolerated = match (args.strict, args.lenient) {
+        (true, _) => Status::Ok,
+        (_, true) => Status::Warning,
+        _ => Status::Unknown,
+    };
+    Ok(if report.worst() <= is_tolerated {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(UNHEALTHY)

@@ -181,14 +181,21 @@ pub(super) async fn consumers(patient: &Patient<'_>) -> Outcome {
     }
     let Some((name, _, idle)) = dead.iter().max_by_key(|(_, _, idle)| *idle) else {
         return Ok(Verdict::ok(format!(
-            "{n_consumers} consumers, none of which is dead with entries"
+            "no dead consumer holds entries, of {n_consumers} in the group"
         )));
     };
     let n_entries: u64 = dead.iter().map(|(_, pending, _)| pending).sum();
+    let entries = match n_entries {
+        1 => "1 entry is".to_owned(),
+        n => format!("{n} entries are"),
+    };
+    let consumers = match dead.len() {
+        1 => format!("`{name}`, which has shown"),
+        n => format!("{n} consumers, as `{name}`, which have shown"),
+    };
     Ok(Verdict::problem(
         format!(
-            "{n_entries} entries are with {} consumers without a sign of life, as `{name}` for {} s",
-            dead.len(),
+            "{entries} with {consumers} no sign of life for {} s",
             idle / 1_000
         ),
         "start a worker, which takes them over; or at once: passerby claim",

@@ -194,9 +194,10 @@ impl DoctorReport {
         }
     }
 
-    /// Whether no check found a problem; with `strict`, whether every check found all well.
-    pub fn is_healthy(&self, strict: bool) -> bool {
-        self.problems == 0 && (!strict || self.warnings + self.unknown == 0)
+    /// The worst that any check found; [`Status::Ok`] when none was made.
+    pub fn worst(&self) -> Status {
+        let found = self.findings.iter().map(|finding| finding.status);
+        found.max().unwrap_or(Status::Ok)
     }
 }
 
@@ -305,27 +306,5 @@ mod tests {
             .map(|check| format!("| `{}` | {} |", check.id, check.why))
             .collect();
         assert_eq!(documented, expected);
-    }
-
-    #[test]
-    fn only_strict_counts_what_is_no_problem() {
-        let report = |status| {
-            DoctorReport::new(vec![Finding {
-                id: "redis.aof",
-                status,
-                what: String::new(),
-                why: String::new(),
-                fix: None,
-            }])
-        };
-        for (status, lenient, strict) in [
-            (Status::Ok, true, true),
-            (Status::Unknown, true, false),
-            (Status::Warning, true, false),
-            (Status::Problem, false, false),
-        ] {
-            assert_eq!(report(status).is_healthy(false), lenient);
-            assert_eq!(report(status).is_healthy(true), strict);
-        }
     }
 }

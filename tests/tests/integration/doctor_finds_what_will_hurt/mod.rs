@@ -103,12 +103,12 @@ async fn sound_servers_get_a_clean_bill() {
         .filter(|f| f.status != Well)
         .collect();
     assert!(unwell.is_empty(), "{unwell:#?}");
-    assert!(report.is_healthy(true));
+    assert_eq!(report.worst(), Well);
     assert_eq!(report.ok, report.findings.len());
 }
 
 #[tokio::test]
-async fn a_problem_is_exit_code_3_and_a_warning_is_not_unless_strict() {
+async fn anything_wrong_is_exit_code_3_and_how_wrong_can_be_said() {
     let env = Env::start().await;
     let exit = async |args: &[&str]| {
         let args = [&["doctor"], args].concat();
@@ -116,12 +116,18 @@ async fn a_problem_is_exit_code_3_and_a_warning_is_not_unless_strict() {
     };
     // The shared Redis has no append-only file and no maxmemory.
     assert_eq!(exit(&["--only", "redis.aof"]).await, Some(3));
-    assert_eq!(exit(&["--only", "redis.memory"]).await, Some(0));
-    assert_eq!(exit(&["--only", "redis.memory", "--strict"]).await, Some(3));
+    assert_eq!(exit(&["--only", "redis.aof", "--lenient"]).await, Some(3));
+    // A warning.
+    assert_eq!(exit(&["--only", "redis.memory"]).await, Some(3));
+    assert_eq!(
+        exit(&["--only", "redis.memory", "--lenient"]).await,
+        Some(0)
+    );
+    // Unknown: there is no file whose flushing could be looked at.
     assert_eq!(exit(&["--only", "redis.fsync"]).await, Some(0));
     assert_eq!(exit(&["--only", "redis.fsync", "--strict"]).await, Some(3));
     assert_eq!(
-        exit(&["--only", "redis", "--skip", "redis.aof"]).await,
+        exit(&["--only", "redis", "--skip", "redis.aof,redis.memory"]).await,
         Some(0)
     );
     assert_eq!(
@@ -215,7 +221,7 @@ async fn a_server_that_is_down_is_one_problem_and_nothing_else_is_called_well() 
                 assert_found(finding, Unknown, &["cannot be reached"]);
             }
         }
-        assert!(!report.is_healthy(false));
+        assert_eq!(report.worst(), Status::Problem);
         let well = report.findings.iter().filter(|f| f.status == Well);
         assert!(
             well.count() > 0,
