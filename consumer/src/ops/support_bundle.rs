@@ -10,6 +10,7 @@ mod redis;
 use std::path::PathBuf;
 
 use passerby_shared::redis_connection::{RedisLink, RedisTimeouts};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     DoctorConfig, Target,
@@ -202,8 +203,63 @@ fn without_passwords(config: &DoctorConfig, mut text: String) -> String {
     for password in [of_redis, of_postgres].into_iter().flatten() {
         // One of a few characters would strike out half of the text, and hide nothing.
         if password.len() > 3 {
-            text = text.replace(&password, "***");
+            for form in forms(&password) {
+                text = text.replace(&form, "***");
+            }
         }
     }
     text
+}
+
+/// How a password may be written: as it is, in JSON, and in a URL, which some encode more of than they must.
+fn forms(password: &str) -> [String; 4] {
+    let in_json = serde_json::Value::from(password).to_string();
+    let in_url = |set| utf8_percent_encode(password, set).to_string();
+    [
+        password.to_owned(),
+        in_json.trim_matches('"').to_owned(),
+        in_url(NON_ALPHANUMERIC),
+        in_url(USER_INFO),
+    ]
+}
+
+/// What must be encoded in a password, by the URL standard.
+const USER_INFO: &AsciiSet = &CONTROLS
+    .add(b'%')
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'/')
+    .add(b':')
+    .add(b';')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'@')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_struck_out_however_it_is_written() {
+        let config = DoctorConfig::new(
+            "redis://:a%2Fb%3Fc%22d@localhost".parse().unwrap(),
+            "postgresql://gate:p%40ss%25word@localhost/x"
+                .parse()
+                .unwrap(),
+        );
+        let text = r#"a/b?c"d a/b?c\"d a%2Fb%3Fc%22d p@ss%word p%40ss%25word rest"#;
+        let shown = without_passwords(&config, text.to_owned());
+        assert_eq!(shown, "*** *** *** *** *** rest");
+    }
 }
