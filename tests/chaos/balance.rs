@@ -1,5 +1,5 @@
-//! Holds what `passerby status` says against a count by hand: at every moment of a round, and to the row when it
-//! is over.
+//! Holds what `passerby status` and `/metrics` say against a count by hand: at every moment of a round, and to the row
+//! when it is over.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -13,10 +13,13 @@ use passerby_shared::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{GROUP, World, stream};
+use crate::{
+    exported::{self, Looked},
+    world::{GROUP, World, stream},
+};
 
 const EVERY: Duration = Duration::from_millis(300);
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Producers tell their books once a second, and may have to connect before that.
 const BOOKS_ARE_TOLD: Duration = Duration::from_secs(20);
 
@@ -95,6 +98,7 @@ pub(crate) async fn watch(world: Arc<World>) -> String {
 
 async fn look(world: &World, asking: &mut Asking, accepted: &mut u64) -> Result<(), String> {
     let before = (added(world).await, counted(world).await?);
+    let exported = Looked::at(world).await;
     let status = asking.status().await;
     let after = (added(world).await, counted(world).await?);
     if let Some(redis) = &status.redis {
@@ -116,6 +120,7 @@ async fn look(world: &World, asking: &mut Asking, accepted: &mut u64) -> Result<
             ));
         }
         *accepted = balance.accepted;
+        exported.compare(balance)?;
     }
     Ok(())
 }
@@ -169,7 +174,10 @@ pub(crate) async fn settled(world: &World, by_hand: Accepted) -> Option<String> 
     let deadline = Instant::now() + BOOKS_ARE_TOLD;
     loop {
         let wrong = match timeout(PATIENCE * 4, asking.status()).await {
-            Ok(status) => unbalanced(&status, by_hand),
+            Ok(status) => match unbalanced(&status, by_hand) {
+                None => exported::differs(world, by_hand).await,
+                wrong => wrong,
+            },
             Err(_) => Some("status takes too long".to_owned()),
         };
         if wrong.is_none() || Instant::now() >= deadline {

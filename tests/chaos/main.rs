@@ -18,6 +18,7 @@
 mod balance;
 mod books;
 mod disk;
+mod exported;
 mod faults;
 mod pipeline;
 mod producers;

@@ -5,6 +5,7 @@ use std::{
     env,
     fs::File,
     io::{Read, Seek, SeekFrom},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,6 +54,8 @@ struct Slot {
     /// We told it to end, or ended it.
     is_ending: bool,
     is_frozen: bool,
+    /// Where it serves /metrics, by its log.
+    address: Option<SocketAddr>,
     /// How much of each log was read, by the number of the start.
     read: BTreeMap<usize, u64>,
 }
@@ -82,6 +85,8 @@ impl Workers {
             ("--trim-grace", "1s"),
             ("--grace-period", "5s"),
             ("--server-timeout", "5s"),
+            ("--listen", "127.0.0.1:0"),
+            ("--observe-every", "250ms"),
             ("--log-format", "json"),
             (
                 "--log",
@@ -151,6 +156,16 @@ impl Workers {
             self.shared.read_logs(number);
         }
         std::mem::take(&mut *self.shared.findings())
+    }
+
+    /// Where the workers that run serve /metrics.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        (0..N_WORKERS)
+            .filter_map(|number| {
+                self.shared.read_logs(number);
+                self.shared.slot(number).address
+            })
+            .collect()
     }
 
     /// The workers' logs.
@@ -257,6 +272,7 @@ impl Shared {
         if slot.child.is_none() && is_due {
             slot.down_until = None;
             slot.n_starts += 1;
+            slot.address = None;
             let log = File::create(self.log_path(number, slot.n_starts)).unwrap();
             let mut command = Command::new(&self.program);
             for (name, _) in env::vars_os() {
@@ -296,18 +312,23 @@ impl Shared {
             let whole = text.rfind('\n').map_or(0, |end| end + 1);
             *at += whole as u64;
             for line in text[..whole].lines() {
-                self.read_line(line);
+                if let Some(address) = self.read_line(line)
+                    && n_starts == slot.n_starts
+                {
+                    slot.address = Some(address);
+                }
             }
         }
     }
 
-    fn read_line(&self, line: &str) {
+    /// Returns where the worker serves /metrics, where the line says so.
+    fn read_line(&self, line: &str) -> Option<SocketAddr> {
         let mut findings = self.findings();
         let Ok(line) = serde_json::from_str::<Value>(line) else {
             if line.contains("panicked") {
                 findings.gave_up.push(line.to_owned());
             }
-            return;
+            return None;
         };
         let number = |name: &str| line[name].as_u64().unwrap_or(0);
         match line["message"].as_str() {
@@ -315,7 +336,11 @@ impl Shared {
             Some(text) if text.starts_with("claimed entries") => {
                 findings.n_claimed += number("n_entries");
             }
+            Some(text) if text.starts_with("serving /metrics") => {
+                return line["address"].as_str()?.parse().ok();
+            }
             _ => {}
         }
+        None
     }
 }

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,12 +12,7 @@ pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
 
 /// As [`http_get`], of what media type the answer is to be.
 pub async fn http_get_as(address: SocketAddr, path: &str, accept: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply).await.unwrap();
-    let reply = String::from_utf8(reply).unwrap();
+    let reply = reply_to(address, path, accept).await.unwrap();
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     let status = head.split_whitespace().nth(1).unwrap();
     let is_chunked = head
@@ -25,6 +20,15 @@ pub async fn http_get_as(address: SocketAddr, path: &str, accept: &str) -> (u16,
         .contains("transfer-encoding: chunked");
     assert!(!is_chunked, "{head}");
     (status.parse().unwrap(), body.to_owned())
+}
+
+async fn reply_to(address: SocketAddr, path: &str, accept: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    Ok(reply)
 }
 
 /// What an exporter told, in Prometheus' text format.
@@ -57,6 +61,14 @@ pub struct Sample {
 }
 
 impl Scrape {
+    /// Asks a worker; `None` when it does not answer, as one that was killed.
+    pub async fn of(address: SocketAddr) -> Option<Self> {
+        let reply = reply_to(address, "/metrics", "*/*").await.ok()?;
+        let (_, body) = reply.split_once("\r\n\r\n")?;
+        // One that was killed on the way has sent half of it.
+        body.ends_with('\n').then(|| Self::parse(body))
+    }
+
     /// Reads the text format; panics where it is none.
     pub fn parse(text: &str) -> Self {
         let mut scrape = Self::default();
