@@ -71,6 +71,7 @@ pub(crate) const TASK: Label = Label {
         "consumers",
         "trim",
         "sessions",
+        "books",
     ],
 };
 /// What became of rows: accepted = dropped + buffered + spooled + unheard + in-stream + settled + unaccounted

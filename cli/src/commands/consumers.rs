@@ -19,6 +19,7 @@ use crate::{
 
 /// Look at the consumers of the group, and take out those that are gone.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby consumers list")]
 pub(crate) struct ConsumersArgs {
     #[command(subcommand)]
     what: What,
@@ -44,8 +45,8 @@ enum What {
 struct ListArgs {
     #[command(flatten)]
     redis: RedisArgs,
-    /// Take one for gone that was not heard of for so long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    /// Take one for gone that was not heard of for so long, as `passerby status` does.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     gone_after: Duration,
     /// Print it as JSON.
     #[arg(long)]
@@ -122,10 +123,16 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
 fn cells(consumer: &ConsumerStatus) -> Vec<Cell> {
     let span = |ms: Option<u64>| ms.map(Duration::from_millis).into();
     let shown = consumer.shown.as_ref();
+    // What one was at that is gone is no news, but that it gave up is.
+    let state = shown.map(|shown| match shown.state {
+        "failed" => shown.state,
+        _ if consumer.sign_of_life.is_none() => "silent",
+        state => state,
+    });
     vec![
         Cell::Text(consumer.consumer.clone()),
         Cell::Flag(consumer.sign_of_life.is_some()),
-        shown.map(|shown| shown.state).into(),
+        state.into(),
         Cell::Count(i64::try_from(consumer.pending).unwrap_or(i64::MAX)),
         span(consumer.oldest_entry_id.map(|_| consumer.oldest_age_ms)),
         span(least(consumer.idle_ms, shown.map(|shown| shown.seen_ms))),

@@ -20,6 +20,7 @@ use crate::{
 
 /// Look at the ledger of what is stored, and let it forget.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby ledger stats")]
 pub(crate) struct LedgerArgs {
     #[command(subcommand)]
     what: What,

@@ -125,7 +125,7 @@ pub(crate) async fn pause(args: PauseArgs) -> Result<ExitCode, Failure> {
     }
     before(&steered, &mut target).await?;
     output::line(&format!(
-        "paused group {}: {} of {} read nothing any more",
+        "paused group {}: {} of {} stopped reading",
         visible(&group),
         steered.paused_workers,
         counted(steered.workers, "worker")

@@ -17,6 +17,7 @@ use crate::render::{Cell, Column, Output, TableWriter, Terminal};
 
 /// Ask what is stored.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby query demographics --last 24h --per hour")]
 pub(crate) struct QueryArgs {
     #[command(subcommand)]
     what: What,

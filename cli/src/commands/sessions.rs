@@ -19,6 +19,7 @@ use crate::{
 
 /// Look at sessions, and end those whose pipeline never did.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby sessions list --open")]
 pub(crate) struct SessionsArgs {
     #[command(subcommand)]
     what: What,

@@ -28,6 +28,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Look at what a producer keeps on disk, and send it when its pipeline is gone.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby spool inspect /var/lib/gate/spool")]
 pub(crate) struct SpoolArgs {
     #[command(subcommand)]
     what: What,

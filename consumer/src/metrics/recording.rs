@@ -308,6 +308,7 @@ impl Metrics {
 
     /// Counts upkeep that failed.
     pub(crate) fn upkeep_failed(&self, task: &'static str) {
+        debug_assert!(TASK.values.contains(&task), "{task} is not documented");
         UPKEEP_FAILURES.counter(&[(TASK.name, task)]).increment(1);
     }
 

@@ -1,10 +1,8 @@
 //! Whoever asks for help gets it: every command says what it does, with an example, on a narrow terminal,
 //! in man pages, and in what shells complete.
 
-use std::process::{Command, Stdio};
-
 use passerby_consumer::command_line::WorkerCommandLine;
-use passerby_tests::Passerby;
+use passerby_tests::{Passerby, Tool};
 
 /// Every command that can be run, with its words.
 fn commands() -> Vec<(String, clap::Command)> {
@@ -36,15 +34,15 @@ fn every_command_says_what_it_does_with_an_example() {
                 "{words}: {name} has no description"
             );
         }
-        // What only groups others is explained by those.
-        if !command.has_subcommands() {
-            let after = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            let has_example = after.contains("Example") && after.contains(&words);
-            assert!(has_example, "{words} has no example of itself: {after}");
-        }
+        let after = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let has_example = after.contains("Example") || after.contains("Start here");
+        assert!(
+            has_example && after.contains(&words),
+            "{words} has no example of itself: {after}"
+        );
     }
 }
 
@@ -60,21 +58,8 @@ fn help_fits_100_columns() {
 
 /// Runs a program of the machine; `None` where there is none.
 fn run(program: &str, args: &[&str]) -> Option<std::process::Output> {
-    match Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-    {
-        Ok(output) => Some(output),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            #[expect(clippy::print_stderr, reason = "who runs the tests is to know")]
-            {
-                eprintln!("not checked: there is no {program} on this machine");
-            }
-            None
-        }
-        Err(error) => panic!("{program}: {error}"),
-    }
+    let tool = Tool::find(program, &format!("apt-get install {program}"))?;
+    Some(tool.command().args(args).output().unwrap())
 }
 
 #[tokio::test]

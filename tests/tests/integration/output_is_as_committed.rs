@@ -263,3 +263,76 @@ async fn ingest() {
     golden.run(&args).await;
     golden.run(&args).await;
 }
+
+/// What it says of a server differs from release to release: these checks say the same of all.
+const SAME_EVERYWHERE: &str = "redis.eviction,redis.aof,stream,postgres.schema,postgres.encoding,\
+                               postgres.synchronous_commit,postgres.partitions,postgres.default_partition,dead_letters";
+
+#[tokio::test]
+async fn doctor() {
+    let env = Env::start().await;
+    let mut golden = Golden::of("doctor", &env);
+    golden.run(&["doctor", "--list"]).await;
+    golden.run(&["doctor", "--only", SAME_EVERYWHERE]).await;
+    golden
+        .run(&["doctor", "--only", "redis.eviction,redis.aof", "--json"])
+        .await;
+    golden.run(&["doctor", "--only", "redis.evictions"]).await;
+    let nobody = "postgresql://postgres@127.0.0.1:1/passerby";
+    golden.note("Postgres is away");
+    golden
+        .run(&[
+            "doctor",
+            "--only",
+            "postgres.reachable,postgres.schema",
+            "--database-url",
+            nobody,
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn support_bundle() {
+    let env = Env::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bundle.zip");
+    let path = path.to_str().unwrap();
+    let mut golden = Golden::of("support-bundle", &env);
+    golden.redact(path, "bundle.zip");
+    golden.run(&["support-bundle", "--dry-run"]).await;
+    // How large its files are differs from server to server.
+    let said = Passerby::on(&env)
+        .run(&["support-bundle", "--output", path])
+        .await
+        .ok();
+    assert!(said.contains("versions.txt"), "{said}");
+    golden.note("there is a bundle");
+    golden.run(&["support-bundle", "--output", path]).await;
+    golden
+        .run(&["support-bundle", "--output", path, "--json"])
+        .await;
+}
+
+#[tokio::test]
+async fn config() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("passerby.toml");
+    let path = path.to_str().unwrap();
+    let passerby = Passerby::alone().with("PASSERBY_REDIS_URL", "redis://gate:s3cr3t@redis:6379/0");
+    let mut golden = Golden::with("config", passerby);
+    golden.redact(path, "passerby.toml");
+    golden.run(&["config", "show"]).await;
+    let file = "redis-url = \"redis://elsewhere\"\nshards = 2\n[worker]\nmin-idle = \"1m\"\n";
+    fs::write(path, file).unwrap();
+    golden.note("with a file");
+    golden.run(&["config", "show", "--config", path]).await;
+    golden
+        .run(&["config", "show", "--config", path, "--json"])
+        .await;
+    fs::write(path, "redis-url = \"redis://elsewhere\"\nshard = 2\n").unwrap();
+    golden.note("with a slip of the pen");
+    golden.run(&["config", "show", "--config", path]).await;
+    golden
+        .run(&["config", "show", "--config", "/nowhere.toml"])
+        .await;
+}

@@ -23,6 +23,7 @@ use super::Failure;
 
 /// Look at what could not be stored, put it back after a fix, or set it aside.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby dead-letters list --state waiting")]
 pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
     what: What,

@@ -16,6 +16,7 @@ use super::Failure;
 ///
 /// Workers make partitions for today and seven days ahead by themselves, and drop old ones with --retention.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  passerby partitions list")]
 pub(crate) struct PartitionsArgs {
     #[command(subcommand)]
     what: What,

@@ -55,18 +55,21 @@ pub(crate) struct StatusArgs {
     /// Print only what is not well, and end with code 3 if anything is.
     #[arg(long, conflicts_with = "watch")]
     check: bool,
-    /// The oldest entry may have waited so long to be stored.
+    /// Not well when the oldest entry has waited for longer to be stored.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
     max_backlog: Duration,
-    /// The oldest entry that a worker holds may be so old.
+    /// Not well when an entry was given to a worker longer ago and is not acknowledged.
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
     max_pending: Duration,
-    /// Redis must have so much time left until it is full.
+    /// Not well when Redis is full in less time, at the rates of the moment.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     min_time_to_full: Duration,
-    /// So many percent of what workers settle may become dead letters.
+    /// Not well when more of what workers settle become dead letters, in percent.
     #[arg(long, value_name = "PERCENT", default_value = "1")]
     max_dead_letters: f64,
+    /// So many rows are lost and known to be, of an accident that is over: only more of them are not well.
+    #[arg(long, value_name = "ROWS", default_value = "0")]
+    known_lost: u64,
     /// A group that is paused is well.
     #[arg(long)]
     allow_paused: bool,
@@ -113,6 +116,7 @@ impl StatusArgs {
             pending: self.max_pending,
             full_in: self.min_time_to_full,
             dead_letters_percent: self.max_dead_letters,
+            known_lost: self.known_lost,
         }
     }
 }

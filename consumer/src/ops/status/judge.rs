@@ -18,6 +18,8 @@ pub struct Thresholds {
     pub full_in: Duration,
     /// Dead letters may be so many percent of the entries settled lately.
     pub dead_letters_percent: f64,
+    /// So many rows are known to be lost, of an accident that is over.
+    pub known_lost: u64,
 }
 
 impl Default for Thresholds {
@@ -27,6 +29,7 @@ impl Default for Thresholds {
             pending: Duration::from_secs(120),
             full_in: Duration::from_secs(3_600),
             dead_letters_percent: 1.0,
+            known_lost: 0,
         }
     }
 }
@@ -73,7 +76,7 @@ impl StatusReport {
         self.judge_group(&mut symptoms);
         self.judge_backlog(&mut symptoms, thresholds);
         self.judge_flow(&mut symptoms, thresholds);
-        self.judge_books(&mut symptoms);
+        self.judge_books(&mut symptoms, thresholds);
         symptoms
             .0
             .sort_by_key(|symptom| std::cmp::Reverse(symptom.severity));
@@ -209,10 +212,16 @@ impl StatusReport {
         }
     }
 
-    fn judge_books(&self, symptoms: &mut Symptoms) {
+    fn judge_books(&self, symptoms: &mut Symptoms, thresholds: &Thresholds) {
         let Some(balance) = &self.balance else { return };
         if balance.unaccounted > 0 {
-            symptoms.unhealthy(
+            let is_known = balance.unaccounted <= thresholds.known_lost;
+            symptoms.add(
+                if is_known {
+                    Severity::Note
+                } else {
+                    Severity::Unhealthy
+                },
                 "unaccounted",
                 format!(
                     "{} rows that producers published are nowhere",

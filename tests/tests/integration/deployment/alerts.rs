@@ -49,6 +49,7 @@ const WORKER: &[(&str, &str)] = &[
     ("consumer_redis_max_memory_bytes", "1e9x240"),
     ("consumer_stream_resets_total", "0x240"),
     ("consumer_stream_lost_tails_total", "0x240"),
+    (r#"consumer_group_rows{state="unaccounted"}"#, "0x240"),
 ];
 
 /// What a pipeline's producer tells.
@@ -58,6 +59,10 @@ const PRODUCER: &[(&str, &str)] = &[
         "0+2400x240",
     ),
     ("producer_spool_bytes", "16e6x240"),
+    (
+        r#"producer_rows_dropped_total{kind="detections",reason="newest"}"#,
+        "0x240",
+    ),
 ];
 
 /// The workers cannot measure what Redis knows. (They say NaN, which promtool cannot be told.)
@@ -202,6 +207,8 @@ fn nights() -> Vec<Night> {
     const REDIS_UP: &str = r#"consumer_server_up{server="redis"}"#;
     const POSTGRES_UP: &str = r#"consumer_server_up{server="postgres"}"#;
     const ACCEPTED: &str = r#"producer_rows_accepted_total{kind="detections"}"#;
+    const UNACCOUNTED: &str = r#"consumer_group_rows{state="unaccounted"}"#;
+    const NO_ROOM: &str = r#"producer_rows_dropped_total{kind="detections",reason="newest"}"#;
     const ROWS: &str = r#"consumer_rows_committed_total{kind="detections"}"#;
     vec![
         Night::called("a busy night")
@@ -333,6 +340,16 @@ fn nights() -> Vec<Night> {
             .with_one(LOST_ENTRIES, "0x20 5x220")
             .fires(12, &["PasserbyStreamLost"])
             .fires(18, &["PasserbyStreamLost", LOST]),
+        Night::called("entries were deleted that no worker had read")
+            .with(&[(UNACCOUNTED, "0x20 500x220")])
+            .silent(10)
+            .fires(12, &["PasserbyRowsUnaccounted"])
+            .silent(30),
+        Night::called("a producer has no room")
+            .with_producer(NO_ROOM, "0x20 0+100x10 1000x210")
+            .silent(10)
+            .fires(12, &[r#"PasserbyRowsDropped{reason="newest"}"#])
+            .silent(30),
         Night::called("Redis will be full within the hour")
             .with(&[("consumer_redis_used_memory_bytes", "2e8+5e6x240")])
             .silent(10)

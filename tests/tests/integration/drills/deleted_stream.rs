@@ -29,6 +29,10 @@ async fn a_stream_that_somebody_deleted_is_made_again_and_what_is_lost_is_said()
     assert_eq!(drill.status().await["balance"]["unaccounted"], n_lost);
     drill.terminal.note("what is lost");
     assert_eq!(drill.types("status --check").await.code, Some(3));
+    drill
+        .terminal
+        .note("what is known to be lost wakes nobody again");
+    drill.types("status --check --known-lost 20").await.ok();
 
     // What comes from now on is stored as before.
     let stored_before = drill.env.n_rows().await;

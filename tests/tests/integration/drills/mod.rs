@@ -3,13 +3,20 @@
 //!
 //! What the operator sees is recorded in `tests/cmd/drill_*.txt`; the runbook has it from there.
 
+mod behind;
 mod deleted_stream;
+mod disagreement;
 mod flood_of_dead_letters;
 mod full_redis;
+mod growing_spool;
+mod no_worker;
+mod paused_long;
 mod poison_after_schema_change;
 mod runbook;
+mod server_down;
 mod slow_postgres;
 mod stuck_worker;
+mod worker_down;
 
 use std::{num::NonZeroUsize, time::Duration};
 
