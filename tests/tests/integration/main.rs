@@ -51,6 +51,8 @@ mod strangers_need_one_command;
 mod streams_are_trimmed_safely;
 mod support_bundles_hold_no_secret;
 mod the_pipeline_never_waits;
+#[cfg(target_os = "linux")] // it asks `/proc` for a process
+mod top_gives_the_terminal_back;
 mod top_shows_everything;
 mod traces_are_carried_through;
 mod workers_heal;
