@@ -236,6 +236,30 @@ async fn through_the_stream_each_row_is_stored_once_and_the_session_closed() {
     assert_whole(&env, 222, 40).await;
 }
 
+/// Each row is written at once, so that the end of the file finds nothing to write.
+#[tokio::test]
+async fn nothing_to_publish_is_no_failure() {
+    let env = Env::start().await;
+    let worker = env.start_worker(env.worker_config()).await;
+    let args = [
+        "ingest",
+        CAMPUS,
+        "--db-enable",
+        "--redis-enable",
+        "--db-batch-size",
+        "1",
+    ];
+    let output = Passerby::on(&env).run(&args).await;
+    assert!(
+        !output.stderr.contains("publishing failed"),
+        "{}",
+        output.stderr
+    );
+    output.ok();
+    worker.stop().await;
+    assert_whole(&env, 222, 40).await;
+}
+
 #[tokio::test]
 async fn a_killed_ingest_through_the_stream_is_completed_by_one_past_the_stream() {
     let env = Env::start().await;

@@ -191,6 +191,10 @@ impl StreamSink {
     /// Sends a pipeline until it was sent. What a broken connection leaves in doubt is sent again:
     /// the keys stay the same.
     async fn publish(&mut self, pipe: &redis::Pipeline) -> anyhow::Result<()> {
+        // Nothing came since the last time, as at a recorded pace.
+        if pipe.is_empty() {
+            return Ok(());
+        }
         let mut backoff = new_backoff();
         loop {
             let failure = match self.link.get().await {
