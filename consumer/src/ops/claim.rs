@@ -7,14 +7,15 @@ use redis::{Value, aio::MultiplexedConnection};
 
 use super::{
     OpsError, PendingFilter, Target,
+    committing::Committing,
     pending::{named, pending},
 };
 use crate::{
     ConsumerName,
-    batch::{BatchBuilder, Origin},
+    batch::{Batch, BatchBuilder, Origin},
     decoder, group,
     reply::{self, Delivered},
-    store::Store,
+    store::{Fault, Store},
 };
 
 /// Entries taken over in one transaction.
@@ -176,27 +177,19 @@ pub async fn claim(
             for entry in entries {
                 decoder::decode(&mut batch, entry);
             }
-            let (settled, commit) = store
-                .commit(&batch.build())
-                .await
-                .map_err(|failure| failure.error)?;
-            report.stored += commit.entries;
-            report.duplicates += commit.duplicates;
-            report.detections += commit.detections;
-            report.dead_letters += commit.dead_letters;
-            let ids: Vec<EntryId> = settled
-                .into_origins()
-                .into_iter()
-                .map(|origin| origin.id)
-                .collect();
-            let connection = target.link.get().await?;
-            let _n: u64 = redis::cmd("XACK")
-                .arg(stream.as_ref())
-                .arg(&target.group)
-                .arg(ids)
-                .query_async(connection)
-                .await
-                .map_err(OpsError::redis("acknowledge entries", &stream))?;
+            let (settled, stored) = store_at_once(store, batch.build(), &mut report).await;
+            let ids: Vec<EntryId> = settled.into_iter().map(|origin| origin.id).collect();
+            if !ids.is_empty() {
+                let connection = target.link.get().await?;
+                let _n: u64 = redis::cmd("XACK")
+                    .arg(stream.as_ref())
+                    .arg(&target.group)
+                    .arg(ids)
+                    .query_async(connection)
+                    .await
+                    .map_err(OpsError::redis("acknowledge entries", &stream))?;
+            }
+            stored?;
         }
         let connection = target.link.get().await?;
         group::leave(connection, &stream, &target.group, &consumer)
@@ -204,6 +197,39 @@ pub async fn claim(
             .map_err(OpsError::redis("leave the group", &stream))?;
     }
     Ok(report)
+}
+
+/// Commits a batch, and returns the entries that may be acknowledged, also where that failed. A row that Postgres
+/// refuses is looked for and dead-lettered as a worker does it, without its neighbours.
+async fn store_at_once(
+    store: &mut Store,
+    batch: Batch,
+    report: &mut ClaimReport,
+) -> (Vec<Origin>, Result<(), OpsError>) {
+    let n = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    match store.commit(&batch).await {
+        Ok((settled, commit)) => {
+            report.stored += commit.entries;
+            report.duplicates += commit.duplicates;
+            report.detections += commit.detections;
+            report.dead_letters += commit.dead_letters;
+            (settled.into_origins(), Ok(()))
+        }
+        Err(failure) if failure.error.fault() == Fault::Data => {
+            let mut committing = Committing::start(store.url());
+            let (outcome, done) = committing.commit(batch).await;
+            report.stored += n(outcome.entries);
+            report.duplicates += n(outcome.duplicates);
+            report.detections += outcome.detections;
+            report.dead_letters += n(outcome.dead_letters);
+            let done = match done {
+                Ok(()) => committing.close().await,
+                failed => failed,
+            };
+            (outcome.settled, done)
+        }
+        Err(failure) => (Vec::new(), Err(failure.error.into())),
+    }
 }
 
 /// Hands entries to a worker. It takes them up when they have been idle for its `min-idle`, or when

@@ -5,6 +5,7 @@
 
 mod cameras;
 mod claim;
+mod committing;
 mod consumers;
 mod decoded;
 mod doctor;

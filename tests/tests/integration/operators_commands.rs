@@ -175,6 +175,22 @@ async fn claim_stores_what_a_dead_worker_held() {
 }
 
 #[tokio::test]
+async fn claim_dead_letters_a_refused_row_and_stores_its_neighbours() {
+    let env = Env::start().await;
+    env.execute("ALTER TABLE detections ADD CONSTRAINT no_fives CHECK (detection_id <> 5)")
+        .await;
+    held_by(&env, "gone", 0, 5).await;
+
+    let report = run_json(&env, &["claim", "--min-idle", "0s", "--yes"]).await;
+
+    let became = ["claimed", "stored", "duplicates", "detections", "dead_letters"];
+    assert_eq!(became.map(|what| report[what].clone()), [5, 5, 0, 49, 1]);
+    assert_eq!((env.n_rows().await, env.n_pending().await), (49, 0));
+    assert_eq!(env.dead_letters().await.len(), 1);
+    assert_eq!(env.consumers().await, ["gone"]);
+}
+
+#[tokio::test]
 async fn claim_without_a_terminal_and_without_yes_changes_nothing() {
     let env = Env::start().await;
     held_by(&env, "gone", 0, 2).await;

@@ -8,7 +8,6 @@
 //! What the ledger may have forgotten is never guessed about: an entry from before its horizon that it does
 //! not know is counted and left alone. Unlike a worker's, it was settled once, and needs no dead letter.
 
-mod committing;
 mod into;
 mod letters;
 mod window;
@@ -25,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 pub use letters::replay_dead_letters;
 pub use window::{Gap, StreamWindow, replay_windows};
 
-use self::{committing::Committing, window::Reading};
-use super::{OpsError, Target};
+use self::window::Reading;
+use super::{OpsError, Target, committing::Committing};
 use crate::{
     batch::{BatchBuilder, RawFields, made_at},
     decoder,
@@ -191,6 +190,21 @@ enum Sink {
     },
 }
 
+/// Commits a batch, and adds what became of it to the report.
+async fn commit(
+    committing: &mut Committing,
+    batch: BatchBuilder,
+    report: &mut ReplayReport,
+) -> Result<(), OpsError> {
+    let (outcome, done) = committing.commit(batch.build()).await;
+    report.replayed += outcome.entries;
+    report.known += outcome.duplicates;
+    report.detections += outcome.detections;
+    report.tracks += outcome.tracks;
+    report.dead_letters += outcome.dead_letters;
+    done
+}
+
 impl Sink {
     async fn open(database_url: &DatabaseUrl, destination: &Destination) -> Result<Self, OpsError> {
         let mut store = Store::connect(database_url).await?;
@@ -250,9 +264,7 @@ impl Sink {
                     entry.again = true;
                     decoder::decode(batch, entry);
                     if batch.n_rows() >= BATCH_ROWS || batch.n_bytes() >= BATCH_BYTES {
-                        committing
-                            .commit(std::mem::take(batch).build(), report)
-                            .await?;
+                        commit(committing, std::mem::take(batch), report).await?;
                     }
                 }
             }
@@ -286,9 +298,7 @@ impl Sink {
             Self::Main {
                 committing, batch, ..
             } if !batch.is_empty() => {
-                committing
-                    .commit(std::mem::take(batch).build(), report)
-                    .await
+                commit(committing, std::mem::take(batch), report).await
             }
             _ => Ok(()),
         }

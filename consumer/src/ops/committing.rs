@@ -1,5 +1,4 @@
-//! Commits what is replayed as a worker does: with the same patience, and with the same search for rows that
-//! Postgres refuses.
+//! Commits as a worker does: with the same patience, and with the same search for rows that Postgres refuses.
 
 use std::sync::Arc;
 
@@ -9,22 +8,35 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::ReplayReport;
+use super::OpsError;
 use crate::{
     WorkerError,
-    batch::Batch,
+    batch::{Batch, Origin},
     committer::{Committed, Committer},
     copy_buffers::CopyBuffers,
     dead_letter_guard::DeadLetterGuard,
     health::Health,
     metrics::Metrics,
-    ops::OpsError,
     stats::WorkerStats,
     store::{DatabaseUrl, Store, StoreTimeouts},
 };
 
 /// As a worker's default.
 const DEAD_LETTER_LIMIT: u8 = 50;
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Entries that need no further delivery.
+    pub(super) settled: Vec<Origin>,
+    /// Entries whose keys were new to the ledger.
+    pub(super) entries: u64,
+    /// Entries that the ledger knew, and those that another one of the batch stands for.
+    pub(super) duplicates: u64,
+    pub(super) detections: u64,
+    pub(super) tracks: u64,
+    pub(super) dead_letters: u64,
+}
 
 pub(super) struct Committing {
     batches: mpsc::Sender<Batch>,
@@ -63,12 +75,9 @@ impl Committing {
         }
     }
 
-    /// Commits a batch, and adds what became of it to the report.
-    pub(super) async fn commit(
-        &mut self,
-        batch: Batch,
-        report: &mut ReplayReport,
-    ) -> Result<(), OpsError> {
+    /// Commits a batch. What became of it is told also where that failed, of a part of it then.
+    pub(super) async fn commit(&mut self, batch: Batch) -> (Outcome, Result<(), OpsError>) {
+        let mut outcome = Outcome::default();
         let n_twins = batch.twins.len();
         let mut n_open = batch.entries().len() + n_twins;
         let before = self.stats.report();
@@ -77,23 +86,26 @@ impl Committing {
             let Some(committed) = self.settled.recv().await else {
                 break;
             };
-            n_open = n_open.saturating_sub(committed.settled.into_origins().len());
+            let settled = committed.settled.into_origins();
+            n_open = n_open.saturating_sub(settled.len());
+            outcome.settled.extend(settled);
         }
         let now = self.stats.report();
-        report.replayed += now.entries - before.entries;
-        report.known += now.duplicates - before.duplicates + n_twins as u64;
-        report.detections += now.detections - before.detections;
-        report.tracks += now.tracks - before.tracks;
-        report.dead_letters += now.dead_letters - before.dead_letters;
+        outcome.entries = now.entries - before.entries;
+        outcome.duplicates = now.duplicates - before.duplicates + n_twins as u64;
+        outcome.detections = now.detections - before.detections;
+        outcome.tracks = now.tracks - before.tracks;
+        outcome.dead_letters = now.dead_letters - before.dead_letters;
         if n_open == 0 {
-            return Ok(());
+            return (outcome, Ok(()));
         }
         // It has ended, and says why.
-        Err(match (&mut self.committer).await {
+        let error = match (&mut self.committer).await {
             Ok(Err(error)) => error.into(),
             Ok(Ok(())) => unreachable!("a committer ends when its batches do"),
             Err(panic) => WorkerError::Panic(panic).into(),
-        })
+        };
+        (outcome, Err(error))
     }
 
     pub(super) async fn close(self) -> Result<(), OpsError> {
