@@ -345,6 +345,28 @@ fn nights() -> Vec<Night> {
             .silent(10)
             .fires(12, &["PasserbyRowsUnaccounted"])
             .silent(30),
+        Night::called("how many rows are lost is only seen while few are on their way")
+            .with(&[(
+                UNACCOUNTED,
+                "0x20 20x6 0x6 20x6 0x6 20x6 0x6 20x6 0x6 20x6 0x166",
+            )])
+            .silent(10)
+            .fires(12, &["PasserbyRowsUnaccounted"])
+            .silent(30)
+            .silent(35)
+            .silent(60),
+        Night::called("rows are lost while Redis is away")
+            .with(REDIS_IS_SILENT)
+            .with(&[
+                (REDIS_UP, "1x20 0x80 1x140"),
+                (UNACCOUNTED, "0x20 _x80 500x140"),
+                (
+                    "consumer_entries_acked_total",
+                    "0+60x20 1200x80 1200+60x139",
+                ),
+            ])
+            .fires(48, &[REDIS_DOWN])
+            .fires(52, &["PasserbyRowsUnaccounted"]),
         Night::called("a producer has no room")
             .with_producer(NO_ROOM, "0x20 0+100x10 1000x210")
             .silent(10)
@@ -435,7 +457,8 @@ fn the_docs_name_the_alerts_that_each_metric_serves() {
     let mut served = BTreeMap::<String, BTreeSet<String>>::new();
     for (alert, rule) in alerts() {
         let expression = rule["expr"].as_str().unwrap();
-        for metric in assert_known(expression, &["passerby:store_halted".to_owned()]) {
+        let recorded = ["passerby:store_halted", "passerby:rows_unaccounted"].map(str::to_owned);
+        for metric in assert_known(expression, &recorded) {
             served.entry(metric).or_default().insert(alert.clone());
         }
     }

@@ -98,7 +98,7 @@ async fn prometheus_answers_all_that_the_dashboard_and_the_alerts_ask() {
     }
 
     let n_rules = prometheus.rules().await.len();
-    assert_eq!(n_rules, alerts().len() + 1);
+    assert_eq!(n_rules, alerts().len() + 2);
     eventually("every rule was evaluated", async || {
         let rules = prometheus.rules().await;
         rules.iter().all(|rule| rule["health"] != "unknown")
