@@ -3,7 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use passerby_consumer::args::{DatabaseArgs, RedisArgs, parse_duration};
+use passerby_consumer::{
+    args::{DatabaseArgs, RedisArgs, parse_duration},
+    ops::Thresholds,
+};
 
 use super::Failure;
 use crate::top::{self, Source};
@@ -22,6 +25,14 @@ pub(crate) struct TopArgs {
     /// How often the servers are asked. Less often is kinder to a slow line.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
+    /// So many rows are lost and known to be, of an accident that is over: only more of them are not well.
+    #[arg(
+        long,
+        env = "PASSERBY_KNOWN_LOST",
+        value_name = "ROWS",
+        default_value = "0"
+    )]
+    known_lost: u64,
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -41,6 +52,10 @@ pub(crate) async fn run(args: TopArgs) -> Result<ExitCode, Failure> {
         streams: args.redis.key_prefix.streams(args.redis.shards),
         group: args.redis.group,
     };
-    top::run(source, args.interval).await?;
+    let thresholds = Thresholds {
+        known_lost: args.known_lost,
+        ..Thresholds::default()
+    };
+    top::run(source, args.interval, thresholds).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -172,8 +172,11 @@ pub(super) fn memory(redis: &RedisStatus, flow: Option<&Flow>) -> String {
 }
 
 /// Whether all is well, that in one sentence, and what that sentence leaves out, the worst first.
-pub(super) fn judgement(report: &StatusReport) -> (bool, String, Vec<(Severity, String)>) {
-    let symptoms = report.symptoms(&Thresholds::default());
+pub(super) fn judgement(
+    report: &StatusReport,
+    thresholds: &Thresholds,
+) -> (bool, String, Vec<(Severity, String)>) {
+    let symptoms = report.symptoms(thresholds);
     let (is_well, verdict) = verdict(report, &symptoms);
     let others = symptoms
         .iter()

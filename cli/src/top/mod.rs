@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use passerby_consumer::{
-    ops::{CameraSample, PendingReport, StatusReport},
+    ops::{CameraSample, PendingReport, StatusReport, Thresholds},
     store::DeadLetterRecord,
 };
 
@@ -93,6 +93,7 @@ pub enum List {
 #[derive(Debug)]
 pub struct Model {
     interval: Duration,
+    thresholds: Thresholds,
     view: View,
     report: Option<StatusReport>,
     /// When Redis last answered.
@@ -114,6 +115,7 @@ impl Model {
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,
+            thresholds: Thresholds::default(),
             view: View::Overview,
             report: None,
             redis_at: None,
@@ -127,6 +129,13 @@ impl Model {
             message: None,
             has_quit: false,
         }
+    }
+
+    /// Judges what it is told by these.
+    #[must_use]
+    pub fn judged_by(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
     }
 
     /// Whether somebody has seen enough.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use chrono::Utc;
+use passerby_consumer::ops::Thresholds;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -22,7 +23,11 @@ const KEY_POLL: Duration = Duration::from_millis(200);
 const MIN_REDRAW: Duration = Duration::from_millis(100);
 
 /// Shows what is going on until somebody has seen enough.
-pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> {
+pub(crate) async fn run(
+    source: Source,
+    every: Duration,
+    thresholds: Thresholds,
+) -> Result<(), Failure> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::usage(
             "top needs a terminal: `passerby status --watch` shows the same, line by line",
@@ -38,7 +43,7 @@ pub(crate) async fn run(source: Source, every: Duration) -> Result<(), Failure> 
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let mut events = read_events();
     let mut fetcher = Fetcher::start(source, every);
-    let mut model = Model::new(every);
+    let mut model = Model::new(every).judged_by(thresholds);
     let mut redraw = interval(MIN_REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut clock = interval(Duration::from_secs(1));

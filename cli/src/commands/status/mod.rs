@@ -68,7 +68,12 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "PERCENT", default_value = "1")]
     max_dead_letters: f64,
     /// So many rows are lost and known to be, of an accident that is over: only more of them are not well.
-    #[arg(long, value_name = "ROWS", default_value = "0")]
+    #[arg(
+        long,
+        env = "PASSERBY_KNOWN_LOST",
+        value_name = "ROWS",
+        default_value = "0"
+    )]
     known_lost: u64,
     /// A group that is paused is well.
     #[arg(long)]

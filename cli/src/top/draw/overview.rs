@@ -64,7 +64,7 @@ impl Drawing<'_> {
 
     /// Whether all is well, and what else is not.
     fn judgement(&self, report: &StatusReport, width: u16) -> Vec<Line<'static>> {
-        let (is_well, verdict, others) = lines::judgement(report);
+        let (is_well, verdict, others) = lines::judgement(report, &self.model.thresholds);
         let colour = if is_well { Color::Green } else { Color::Red };
         let style = self.coloured(colour).add_modifier(Modifier::BOLD);
         let wrapped = lines::wrapped(&verdict, usize::from(width)).into_iter();
