@@ -149,7 +149,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`] when the server cannot be reached or refuses.
-    pub(crate) async fn detached_partitions(&mut self) -> Result<Vec<String>, StoreError> {
+    pub async fn detached_partitions(&mut self) -> Result<Vec<String>, StoreError> {
         let connection = self.begin().await?;
         let looking = async {
             let found = connection.client.query(DETACHED, &[]).await;

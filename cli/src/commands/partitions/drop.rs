@@ -55,7 +55,9 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
         None => partition.day().is_some_and(|day| args.days.contains(&day)),
     };
     let partitions: Vec<&Partition> = found.partitions.iter().filter(goes).collect();
-    for day in &args.days {
+    // What an earlier drop has taken out of the table and did not get to is dropped, too.
+    let left = store.detached_partitions().await.map_err(Failure::store)?;
+    for day in args.days.iter().filter(|_| left.is_empty()) {
         if !partitions.iter().any(|p| p.day() == Some(*day)) {
             return Err(Failure::new(format_args!(
                 "there is no partition of {day}: `passerby partitions list` shows what there is; nothing \
@@ -72,11 +74,11 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
     let n_rows: i64 = partitions.iter().map(|p| p.rows_estimate).sum();
     let n_bytes: i64 = partitions.iter().map(|p| p.bytes + p.index_bytes).sum();
     let names: Vec<String> = partitions.iter().map(|p| p.name.clone()).collect();
-    if args.dry_run || (names.is_empty() && old_in_default == 0) {
+    if args.dry_run || (names.is_empty() && old_in_default == 0 && left.is_empty()) {
         if args.json {
             output::json(&json!({
                 "dropped": names, "rows": n_rows, "rows_of_default": old_in_default, "in_use": [],
-                "detached": [],
+                "detached": left,
             }));
         } else {
             output::line(&format!(
@@ -86,6 +88,12 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
                 bytes(n_bytes.unsigned_abs())
             ));
             list(&partitions).iter().for_each(|line| output::line(line));
+            if !left.is_empty() {
+                output::line(&format!(
+                    "what an earlier drop left would be dropped, too: {}",
+                    left.join(", ")
+                ));
+            }
             if old_in_default > 0 {
                 output::line(&format!(
                     "{} of the default partition would be deleted",
@@ -107,14 +115,19 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
             counted(names.len() as u64, "partition"),
             counted(n_rows.unsigned_abs(), "row"),
             bytes(n_bytes.unsigned_abs()),
-            if old_in_default > 0 {
-                format!(
-                    ", and delete {} of the default partition",
-                    counted(old_in_default.unsigned_abs(), "row")
-                )
-            } else {
-                String::new()
-            }
+            [
+                (!left.is_empty())
+                    .then(|| format!(", and what an earlier drop left: {}", left.join(", "))),
+                (old_in_default > 0).then(|| {
+                    format!(
+                        ", and delete {} of the default partition",
+                        counted(old_in_default.unsigned_abs(), "row")
+                    )
+                }),
+            ]
+            .into_iter()
+            .flatten()
+            .collect::<String>()
         ),
     )?;
     let stop = CancellationToken::new();
