@@ -95,8 +95,8 @@ impl Batch {
         self.n_detections
     }
 
-    /// What the keys begin with in the Redis it came from, which all entries of a batch share; empty when it did
-    /// not come through a stream.
+    /// What the keys begin with in the Redis it came from; empty when it did not come through a stream. Entries of a
+    /// batch share it, except letters of several that are replayed at once, which are no rows of producers.
     pub(crate) fn key_prefix(&self) -> &str {
         let mut origins = self
             .entries

@@ -252,7 +252,15 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
             grouped(drained.rows_left),
         ));
     }
-    ended
+    ended?;
+    if drained.rows_damaged > 0 {
+        return Err(Failure::new(format_args!(
+            "{} could not be read: where they stood is kept in {}; do not remove it",
+            counted(drained.rows_damaged, "row"),
+            args.dir.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Waits until everything has been sent, as long as something is.

@@ -1,7 +1,7 @@
 //! `passerby support-bundle`: all that somebody who is to help wants to see, in one file.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -101,6 +101,13 @@ pub(crate) async fn run(
         let now = chrono::Utc::now().format("%Y%m%d-%H%M%S");
         format!("passerby-support-{now}.zip").into()
     });
+    // Before the servers are asked for half a minute.
+    if path.exists() {
+        return Err(Failure::new(format_args!(
+            "{} exists already: choose another --output, or remove it",
+            path.display()
+        )));
+    }
     let doctor = DoctorConfig {
         key_prefix: args.redis.key_prefix.clone(),
         shards: args.redis.shards,
@@ -136,6 +143,15 @@ fn write(path: &Path, files: &[BundleFile]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
+    let written = write_to(file, files);
+    if written.is_err() {
+        // Half of it would be of no use, and in the way of the next one.
+        drop(fs::remove_file(path));
+    }
+    written
+}
+
+fn write_to(file: fs::File, files: &[BundleFile]) -> io::Result<()> {
     let mut zip = ZipWriter::new(file);
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     for file in files {

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use passerby_shared::{EntryId, StreamKey};
 use redis::{Value, aio::MultiplexedConnection};
+use tokio::time::timeout;
 
 use super::{
     OpsError, PendingFilter, Target,
@@ -18,6 +19,8 @@ use crate::{
     store::{Fault, Store},
 };
 
+/// Longest search for the rows of a page that Postgres refuses.
+const SEARCH_LIMIT: Duration = Duration::from_secs(60);
 /// Entries taken over in one transaction.
 const PAGE: usize = 100;
 
@@ -217,7 +220,12 @@ async fn store_at_once(
         }
         Err(failure) if failure.error.fault() == Fault::Data => {
             let mut committing = Committing::start(store.url());
-            let (outcome, done) = committing.commit(batch).await;
+            // A worker tries again for ever; whoever types a command wants to hear of it. What was stored is in the
+            // ledger, and stays pending until somebody finds it there.
+            let searching = timeout(SEARCH_LIMIT, committing.commit(batch)).await;
+            let Ok((outcome, done)) = searching else {
+                return (Vec::new(), Err(failure.error.into()));
+            };
             report.stored += n(outcome.entries);
             report.duplicates += n(outcome.duplicates);
             report.detections += outcome.detections;

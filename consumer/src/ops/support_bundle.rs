@@ -212,7 +212,7 @@ fn without_passwords(config: &DoctorConfig, mut text: String) -> String {
 }
 
 /// How a password may be written: as it is, in JSON, and in a URL, which some encode more of than they must.
-fn forms(password: &str) -> [String; 4] {
+fn forms(password: &str) -> [String; 6] {
     let in_json = serde_json::Value::from(password).to_string();
     let in_url = |set| utf8_percent_encode(password, set).to_string();
     [
@@ -220,7 +220,22 @@ fn forms(password: &str) -> [String; 4] {
         in_json.trim_matches('"').to_owned(),
         in_url(NON_ALPHANUMERIC),
         in_url(USER_INFO),
+        with_small_digits(&in_url(NON_ALPHANUMERIC)),
+        with_small_digits(&in_url(USER_INFO)),
     ]
+}
+
+/// `%2f` for `%2F`.
+fn with_small_digits(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        shown.push('%');
+        shown.push_str(&digits.to_ascii_lowercase());
+        shown.push_str(rest);
+    }
+    shown
 }
 
 /// What must be encoded in a password, by the URL standard.
@@ -258,8 +273,8 @@ mod tests {
                 .parse()
                 .unwrap(),
         );
-        let text = r#"a/b?c"d a/b?c\"d a%2Fb%3Fc%22d p@ss%word p%40ss%25word rest"#;
+        let text = r#"a/b?c"d a/b?c\"d a%2Fb%3Fc%22d p@ss%word p%40ss%25word a%2fb%3fc%22d rest"#;
         let shown = without_passwords(&config, text.to_owned());
-        assert_eq!(shown, "*** *** *** *** *** rest");
+        assert_eq!(shown, "*** *** *** *** *** *** rest");
     }
 }

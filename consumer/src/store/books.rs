@@ -69,12 +69,14 @@ WITH folded AS (
 INSERT INTO books AS b (writer, started_at, last_commit_at, began_empty, entries, duplicates, detections,
                         tracks, sessions, dead_rows, rows_foreign, rows_requeued, rows_direct,
                         detections_dropped, key_prefix, is_folded)
-SELECT CASE key_prefix WHEN '' THEN '00000000-0000-0000-0000-000000000000' ELSE md5(key_prefix)::uuid END,
+SELECT CASE key_prefix WHEN '' THEN '00000000-0000-0000-0000-000000000000'::uuid
+       ELSE left(encode(sha256(convert_to(key_prefix, 'UTF8')), 'hex'), 32)::uuid END,
        min(started_at), max(last_commit_at), bool_and(began_empty),
        sum(entries), sum(duplicates), sum(detections), sum(tracks), sum(sessions), sum(dead_rows),
        sum(rows_foreign), sum(rows_requeued), sum(rows_direct), sum(detections_dropped), key_prefix, true
 FROM folded
 GROUP BY key_prefix
+ORDER BY key_prefix
 ON CONFLICT (writer) DO UPDATE
 SET last_commit_at     = greatest(b.last_commit_at, excluded.last_commit_at),
     began_empty        = b.began_empty AND excluded.began_empty,

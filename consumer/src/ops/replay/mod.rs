@@ -297,9 +297,7 @@ impl Sink {
         match self {
             Self::Main {
                 committing, batch, ..
-            } if !batch.is_empty() => {
-                commit(committing, std::mem::take(batch), report).await
-            }
+            } if !batch.is_empty() => commit(committing, std::mem::take(batch), report).await,
             _ => Ok(()),
         }
     }
