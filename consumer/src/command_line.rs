@@ -36,7 +36,7 @@ pub struct WorkerCommandLine {
     pub listen: Option<Listen>,
     /// How often to measure what all workers see alike, as the backlog, for /metrics and /readyz.
     #[arg(long, env = "PASSERBY_OBSERVE_EVERY", value_name = "TIME", default_value = "5s",
-          value_parser = parse_duration)]
+          value_parser = parse_observe_every)]
     pub observe_every: Duration,
     /// How log lines look.
     #[arg(long, env = "PASSERBY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
@@ -56,13 +56,22 @@ pub struct WorkerCommandLine {
     /// Settings in a TOML file; empty for none [default: /etc/passerby/passerby.toml, if it is there].
     #[arg(long, env = "PASSERBY_CONFIG", value_name = "FILE")]
     pub config: Option<OsString>,
-    /// Ask the worker that listens at --listen whether it is ready, and tell by the exit code: 0 when it is,
-    /// else 1. For the health check of a container, which has no other program to ask with.
+    /// Ask the worker that listens at --listen, which must be given, whether it is ready, and tell by the exit
+    /// code: 0 when it is, else 1. For the health check of a container, which has no other program to ask with.
     #[arg(long)]
     pub check_ready: bool,
     /// Print the settings that hold, checked, and where each comes from; then stop.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// More often would be work for the servers and news for nobody.
+fn parse_observe_every(text: &str) -> Result<Duration, String> {
+    let every = parse_duration(text)?;
+    if every < Duration::from_millis(100) {
+        return Err("at least 100ms".to_owned());
+    }
+    Ok(every)
 }
 
 /// Where a worker serves what it tells of itself.

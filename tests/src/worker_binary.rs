@@ -46,9 +46,14 @@ impl WorkerBinary {
         command.env("PASSERBY_CONFIG", "");
         // Many run at the same time.
         command.env("PASSERBY_LISTEN", "nowhere");
+        for (name, value) in variables {
+            match *value {
+                "" => command.env_remove(name),
+                value => command.env(name, value),
+            };
+        }
         let stderr = unnamed_file();
         let child = command
-            .envs(variables.iter().copied())
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -63,7 +68,7 @@ impl WorkerBinary {
         Self::start_on_in(test, &[], args).await
     }
 
-    /// As [`WorkerBinary::start_on`], with variables in its environment.
+    /// As [`WorkerBinary::start_on`], with variables in its environment; without those that are empty.
     pub async fn start_on_in(test: &Env, variables: &[(&str, &str)], args: &[&str]) -> Self {
         let redis_url = test.redis_url();
         let database_url = test.servers.postgres_url(test.database());

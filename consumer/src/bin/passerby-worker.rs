@@ -1,6 +1,6 @@
 //! `passerby-worker`: drains Redis Streams into Postgres until it is told to stop.
 
-use std::{io, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 #[cfg(feature = "otel")]
 use passerby_consumer::otel;
@@ -18,7 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 fn main() -> ExitCode {
     let line = match config_file::read::<WorkerCommandLine>(Program::Worker, &[]) {
@@ -95,12 +95,9 @@ fn main() -> ExitCode {
 
 /// What a container's health check runs.
 fn check_ready(listen: Option<Listen>) -> ExitCode {
-    let address = match listen {
-        Some(Listen::Nowhere) => {
-            return usage("--check-ready: a worker that listens nowhere cannot be asked");
-        }
-        Some(Listen::At(address)) => address,
-        None => DEFAULT_LISTEN,
+    // Whoever has the default port may be another worker.
+    let Some(Listen::At(address)) = listen else {
+        return usage("--check-ready: no --listen says where the worker is");
     };
     match probe::ready(address) {
         Ok(()) => ExitCode::SUCCESS,
@@ -167,11 +164,12 @@ async fn bind(listen: Option<Listen>) -> Result<Option<Exporter>, ExporterError>
     };
     match Exporter::bind(address).await {
         Ok(exporter) => Ok(Some(exporter)),
-        Err(ExporterError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
-            info!(
+        // Nobody has asked for it: no reason not to work.
+        Err(ExporterError::Bind { source, .. }) => {
+            warn!(
                 %address,
-                "not serving /metrics: another program has the port, perhaps another worker; --listen \
-                 gives this one its own"
+                error = %source,
+                "not serving /metrics, /livez and /readyz: --listen gives this worker an address of its own"
             );
             Ok(None)
         }

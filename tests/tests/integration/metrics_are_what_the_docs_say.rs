@@ -291,9 +291,9 @@ async fn a_taken_port_is_said_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_worker_listens_nowhere_unless_told_to() {
+async fn a_worker_that_is_told_so_listens_nowhere() {
     let env = Env::start().await;
-    let worker = WorkerBinary::start_on(&env, &[]).await;
+    let worker = WorkerBinary::start_on(&env, &["--listen", "nowhere"]).await;
     eventually("started", async || {
         worker.stderr().contains("worker started")
     })
@@ -302,6 +302,24 @@ async fn a_worker_listens_nowhere_unless_told_to() {
     let finished = worker.finished().await;
     assert_eq!(finished.code, Some(0));
     assert!(!finished.stderr.contains("serving"), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn a_worker_listens_on_the_loopback_interface_or_goes_on_without() {
+    let env = Env::start().await;
+    // Whether the port is free on this machine is nobody's guess: then this test has it.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9464");
+    let nobody_says = [("PASSERBY_LISTEN", "")];
+    let worker = WorkerBinary::start_on_in(&env, &nobody_says, &[]).await;
+    eventually("started", async || {
+        worker.stderr().contains("worker started")
+    })
+    .await;
+    let said = worker.stderr();
+    assert!(said.contains("not serving /metrics"), "{said}");
+    assert!(said.contains("127.0.0.1:9464"), "{said}");
+    env.publish(&detections(0..10)).await;
+    eventually("it works all the same", async || env.n_rows().await == 10).await;
 }
 
 #[tokio::test]

@@ -183,7 +183,13 @@ async fn claim_dead_letters_a_refused_row_and_stores_its_neighbours() {
 
     let report = run_json(&env, &["claim", "--min-idle", "0s", "--yes"]).await;
 
-    let became = ["claimed", "stored", "duplicates", "detections", "dead_letters"];
+    let became = [
+        "claimed",
+        "stored",
+        "duplicates",
+        "detections",
+        "dead_letters",
+    ];
     assert_eq!(became.map(|what| report[what].clone()), [5, 5, 0, 49, 1]);
     assert_eq!((env.n_rows().await, env.n_pending().await), (49, 0));
     assert_eq!(env.dead_letters().await.len(), 1);

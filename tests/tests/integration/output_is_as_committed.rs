@@ -266,7 +266,7 @@ async fn ingest() {
 
 /// What it says of a server differs from release to release: these checks say the same of all.
 const SAME_EVERYWHERE: &str = "redis.eviction,redis.aof,stream,postgres.schema,postgres.encoding,\
-                               postgres.synchronous_commit,postgres.partitions,postgres.default_partition,dead_letters";
+                               postgres.synchronous_commit,postgres.default_partition,dead_letters";
 
 #[tokio::test]
 async fn doctor() {

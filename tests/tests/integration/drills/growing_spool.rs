@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use passerby_producer::{AsyncProducer, ProducerConfig, SpoolConfig};
 use passerby_tests::{Env, eventually, fixtures::detections, producer_config};
@@ -18,6 +18,7 @@ async fn rows_gather_in_a_spool_and_are_sent_when_redis_is_back() {
     let pipeline = AsyncProducer::start(ProducerConfig {
         spool: Some(SpoolConfig::new(dir.path())),
         // One frame.
+        max_rows: NonZeroUsize::new(100).unwrap(),
         max_delay: Duration::from_secs(1),
         ..producer_config(&drill.env, drill.env.redis_url())
     })

@@ -44,7 +44,7 @@ async fn what_a_killed_worker_held_is_stored_by_another() {
         .terminal
         .note("one worker was killed, and another runs");
     drill.types("consumers list").await.ok();
-    drill.types("status --check").await.ok();
+    drill.types("status --check --max-backlog 10m").await.ok();
     let _eager = drill.worker("roof-1", &["--min-idle", "1s"]).await;
     drill.all_stored().await;
     drill.over().await;
