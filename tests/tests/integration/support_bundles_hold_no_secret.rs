@@ -124,7 +124,7 @@ async fn neither_a_password_nor_a_row_is_in_a_bundle() {
     assert!(files["log.txt"].contains("INFO connected"));
 
     let refused = passerby.run(&args).await; // it is there already
-    refused.assert_one_error_line(&["write", "bundle.zip", "exists"]);
+    refused.assert_one_error_line(&["bundle.zip", "exists already", "--output"]);
 }
 
 #[tokio::test]
