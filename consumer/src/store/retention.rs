@@ -144,7 +144,7 @@ impl Store {
         self.end(connection, done)
     }
 
-    /// The tables that [`Store::detach_partition`] left.
+    /// Tables that were taken out of `detections` to be dropped, and are still there.
     ///
     /// # Errors
     ///
