@@ -6,6 +6,7 @@
 mod behind;
 mod deleted_stream;
 mod disagreement;
+mod dropped_rows;
 mod flood_of_dead_letters;
 mod full_redis;
 mod growing_spool;
@@ -134,6 +135,9 @@ impl Drill {
     /// The night is over: every row that was accepted is stored, once.
     async fn over(self) {
         self.pipeline.close(Duration::from_secs(30)).await.unwrap();
+        // What a producer sends again to a Redis that was started anew is read, and known.
+        let env = &self.env;
+        eventually("nothing is pending", async || env.n_pending().await == 0).await;
         self.env.assert_settled_once(self.n_accepted).await;
     }
 }
