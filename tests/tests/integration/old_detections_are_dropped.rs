@@ -1,5 +1,5 @@
 use chrono::{TimeDelta, Utc};
-use passerby_tests::{Env, fixtures::detections};
+use passerby_tests::{Env, Passerby, fixtures::detections};
 
 async fn partitions(env: &Env) -> Vec<String> {
     env.value(
@@ -96,13 +96,8 @@ async fn detached(env: &Env) -> Option<Vec<String>> {
         .await
 }
 
-#[tokio::test]
-async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later() {
-    let env = Env::start().await;
-    for days in [0, 5, 9] {
-        store_of(&env, days).await;
-    }
-    // As after a deadlock, or the death of whoever was to drop them.
+/// No table can be dropped, until the event trigger is.
+async fn hold_drops(env: &Env) {
     env.execute(
         "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$
          BEGIN
@@ -111,6 +106,16 @@ async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later
          CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION hold()",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later() {
+    let env = Env::start().await;
+    for days in [0, 5, 9] {
+        store_of(&env, days).await;
+    }
+    // As after a deadlock, or the death of whoever was to drop them.
+    hold_drops(&env).await;
     let before = Utc::now() - TimeDelta::days(4);
     let mut store = env.store().await;
 
@@ -149,4 +154,35 @@ async fn a_day_is_out_of_everybodys_way_while_it_is_counted_and_is_dropped_later
             .detections_dropped,
         10
     );
+}
+
+#[tokio::test]
+async fn what_a_drop_left_is_named_and_dropped_by_the_next_one() {
+    let env = Env::start().await;
+    store_of(&env, 9).await;
+    hold_drops(&env).await;
+    let before = Utc::now() - TimeDelta::days(4);
+    env.store()
+        .await
+        .drop_detections_before(before)
+        .await
+        .unwrap();
+    env.execute("DROP EVENT TRIGGER hold").await;
+    let left = detached(&env).await.unwrap().remove(0);
+    let passerby = Passerby::on(&env);
+    let drop = ["partitions", "drop", "--older-than", "4d"];
+
+    let said = passerby
+        .run(&[&drop[..], &["--dry-run"]].concat())
+        .await
+        .ok();
+    assert!(said.contains(&left), "{said}");
+    passerby
+        .run(&drop)
+        .await
+        .assert_usage_error(&[&left, "for good"]);
+    assert_eq!(detached(&env).await.unwrap(), [left]);
+
+    passerby.run(&[&drop[..], &["--yes"]].concat()).await.ok();
+    assert_eq!(detached(&env).await, None);
 }

@@ -57,8 +57,14 @@ pub(super) async fn drop(args: DropArgs) -> Result<(), Failure> {
     let partitions: Vec<&Partition> = found.partitions.iter().filter(goes).collect();
     // What an earlier drop has taken out of the table and did not get to is dropped, too.
     let left = store.detached_partitions().await.map_err(Failure::store)?;
-    for day in args.days.iter().filter(|_| left.is_empty()) {
-        if !partitions.iter().any(|p| p.day() == Some(*day)) {
+    for day in &args.days {
+        let is_there = partitions.iter().any(|p| p.day() == Some(*day));
+        if !is_there && !left.is_empty() {
+            // What was left is not called after its day any more.
+            output::warning(&format!(
+                "there is no partition of {day}, unless it is among what an earlier drop left"
+            ));
+        } else if !is_there {
             return Err(Failure::new(format_args!(
                 "there is no partition of {day}: `passerby partitions list` shows what there is; nothing \
                  was dropped"
