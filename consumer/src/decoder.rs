@@ -25,6 +25,10 @@ use crate::{
     timing::{Lap, Timing},
 };
 
+/// Rows decoded in one go, some 100 µs: whoever waits on the same thread, above all for Postgres' answer to a
+/// commit, does not wait for the whole read.
+const ROWS_IN_ONE_GO: usize = 250;
+
 /// The field that says which dead letter an entry was put back from. What an operator puts back and Postgres
 /// refuses again says nothing about the entries that producers send.
 pub(crate) const FIELD_REQUEUED: &str = "requeued";
@@ -62,11 +66,20 @@ impl Decoder {
             let Some(read) = next else { break };
             self.turning.turns();
             let mut lap = Lap::begin();
+            let mut n_rows_in_one_go = 0;
             for entry in read.entries {
                 batch
                     .timing
                     .get_or_insert_with(|| Timing::of(read.at, read.took));
+                let n_rows_before = batch.n_rows();
                 decode(&mut batch, entry);
+                n_rows_in_one_go += (batch.n_rows() - n_rows_before).max(1);
+                if n_rows_in_one_go >= ROWS_IN_ONE_GO {
+                    n_rows_in_one_go = 0;
+                    batch.decoded(lap.next());
+                    tokio::task::yield_now().await;
+                    lap = Lap::begin();
+                }
                 if batch.n_rows() >= self.batch_rows.get()
                     || batch.n_bytes() >= self.batch_bytes.get()
                 {
@@ -297,6 +310,7 @@ mod tests {
     use passerby_shared::{Detection, EntryId, StreamKey};
 
     use super::*;
+    use crate::Health;
 
     /// A camera whose rows make decoding panic.
     pub(super) const BUG: &str = "bug";
@@ -330,6 +344,42 @@ mod tests {
             fields: Some(row_fields(Kind::Detections, payload)),
             again: false,
         }
+    }
+
+    /// Polls on a runtime with one thread that another task got while ten times the rows were decoded that are
+    /// decoded in one go.
+    #[tokio::test]
+    async fn whoever_waits_on_the_same_thread_does_not_wait_for_the_whole_read() {
+        let cameras = ["a"; ROWS_IN_ONE_GO / 2];
+        let entries = (0..20).map(|seq| delivered(seq, &cameras)).collect();
+        let decoder = Decoder {
+            batch_rows: NonZeroUsize::MAX,
+            batch_bytes: NonZeroUsize::MAX,
+            linger: Duration::from_secs(60),
+            turning: Health::default().watch("decoder"),
+            buffers: CopyBuffers::new(1, 1 << 20),
+        };
+        let (reads, reads_rx) = mpsc::channel(1);
+        let (batches_tx, mut batches) = mpsc::channel(1);
+        let read = Read {
+            entries,
+            at: Instant::now(),
+            took: Duration::ZERO,
+        };
+        reads.send(read).await.unwrap();
+        drop(reads);
+        tokio::spawn(decoder.run(reads_rx, batches_tx));
+
+        let mut n_turns = 0;
+        let batch = loop {
+            match batches.try_recv() {
+                Ok(batch) => break batch,
+                Err(_) => tokio::task::yield_now().await,
+            }
+            n_turns += 1;
+        };
+        assert_eq!(batch.entries().len(), 20);
+        assert!(n_turns >= 10, "{n_turns}");
     }
 
     #[test]

@@ -84,7 +84,8 @@ async fn copy(servers: &BenchServers, connections: usize, batches: &Arc<Vec<Byte
     started.elapsed()
 }
 
-#[tokio::main]
+// As the worker's own program runs it.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
     if cfg!(debug_assertions) {

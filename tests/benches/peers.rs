@@ -200,7 +200,8 @@ async fn library(servers: &BenchServers) -> Drained {
     }
 }
 
-#[tokio::main]
+// As the worker's own program runs it.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
     let rows = Rows::at_least(args.rows, ROWS_PER_ENTRY);

@@ -94,7 +94,8 @@ async fn drain(servers: &BenchServers, rows: Rows, database: &str) -> f64 {
     rows.len() as f64 / elapsed.as_secs_f64()
 }
 
-#[tokio::main]
+// As the worker's own program runs it.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
     let rows = Rows::at_least(args.rows, ROWS_PER_ENTRY);
