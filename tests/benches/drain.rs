@@ -17,11 +17,10 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use clap::Parser;
-use passerby_consumer::{Worker, WorkerConfig, store::Store};
+use passerby_consumer::{Worker, WorkerConfig};
 use passerby_tests::benching::{BenchServers, Figure, Report, Rows, Samples, Target, Usage};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const ROWS_PER_ENTRY: usize = 100;
@@ -65,25 +64,6 @@ async fn drain(servers: &BenchServers, connections: usize) -> Duration {
     started.elapsed()
 }
 
-async fn copy(servers: &BenchServers, connections: usize, batches: &Arc<Vec<Bytes>>) -> Duration {
-    let mut stores = Vec::new();
-    for _ in 0..connections {
-        stores.push(Store::connect(&servers.database_url()).await.unwrap());
-    }
-    let started = Instant::now();
-    let mut tasks = JoinSet::new();
-    for (nth, mut store) in stores.into_iter().enumerate() {
-        let batches = Arc::clone(batches);
-        tasks.spawn(async move {
-            for batch in batches.iter().skip(nth).step_by(connections) {
-                store.copy_raw(batch.clone()).await.unwrap();
-            }
-        });
-    }
-    tasks.join_all().await;
-    started.elapsed()
-}
-
 // As the worker's own program runs it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -120,7 +100,7 @@ async fn main() {
                 let (samples, elapsed) = if nth == 0 {
                     (&mut drains, drain(&servers, connections).await)
                 } else {
-                    (&mut copies, copy(&servers, connections, &batches).await)
+                    (&mut copies, servers.copy(&batches, connections).await)
                 };
                 for (of, (before, after)) in
                     before.into_iter().zip(cpu_of_servers(&servers)).enumerate()

@@ -40,9 +40,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use clap::Parser;
-use passerby_consumer::store::Store;
 use passerby_producer::{Overflow, Producer, ProducerConfig, Recorded};
 use passerby_shared::{
     backlog,
@@ -256,18 +254,6 @@ async fn end_to_end(servers: &BenchServers, rows: Rows) -> Duration {
     elapsed
 }
 
-async fn copy(servers: &BenchServers, batches: &[Bytes], rows: Rows) -> Duration {
-    servers.clean().await;
-    let mut store = Store::connect(&servers.database_url()).await.unwrap();
-    let began = Instant::now();
-    for batch in batches {
-        store.copy_raw(batch.clone()).await.unwrap();
-    }
-    let elapsed = began.elapsed();
-    assert_eq!(servers.n_stored().await, rows.len());
-    elapsed
-}
-
 /// Which transactions had ended when.
 struct Snapshot {
     at: Instant,
@@ -440,7 +426,7 @@ impl Runs {
 }
 
 async fn throughput(servers: &BenchServers, rows: Rows, repetitions: usize) -> Figure {
-    let batches = rows.encode(BATCH_ROWS);
+    let batches = Arc::new(rows.encode(BATCH_ROWS));
     let (mut ours, mut copies) = (Samples::new(), Samples::new());
     for repetition in 0..repetitions {
         // Who begins changes, should the one who follows have it easier.
@@ -448,7 +434,10 @@ async fn throughput(servers: &BenchServers, rows: Rows, repetitions: usize) -> F
             let (samples, elapsed) = if nth == 0 {
                 (&mut ours, end_to_end(servers, rows).await)
             } else {
-                (&mut copies, copy(servers, &batches, rows).await)
+                servers.clean().await;
+                let elapsed = servers.copy(&batches, 1).await;
+                assert_eq!(servers.n_stored().await, rows.len());
+                (&mut copies, elapsed)
             };
             samples.push(rows.len() as f64 / elapsed.as_secs_f64());
         }

@@ -23,9 +23,11 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
+use bytes::Bytes;
 use clap::Parser;
 use passerby_consumer::{Worker, WorkerConfig};
 use passerby_tests::benching::{
@@ -36,7 +38,9 @@ use tokio::{task::spawn_blocking, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const ROWS_PER_ENTRY: usize = 100;
-/// 5,000 rows, as many as a worker's batch holds by default.
+/// As many as a worker's batch holds by default,
+const BATCH_ROWS: usize = 5_000;
+/// which are so many entries.
 const ENTRIES_PER_READ: &str = "50";
 /// As many as Redis' own examples read.
 const PEERS_OWN_ENTRIES_PER_READ: &str = "10";
@@ -113,13 +117,17 @@ enum Side {
     Process(&'static [&'static str]),
     /// The worker as a library, over one connection.
     Library,
+    /// Bare COPY of rows that are encoded before the clock starts, over one connection: who reads rows from
+    /// Redis cannot be faster.
+    RawCopy,
     /// The Python program: its table, entries of each read, and how it writes.
     Python(&'static str, &'static str, &'static str),
 }
 
-const SIDES: [Side; 6] = [
+const SIDES: [Side; 7] = [
     Side::Process(&["--committers", "1"]),
     Side::Library,
+    Side::RawCopy,
     Side::Python("detections", ENTRIES_PER_READ, "copy"),
     Side::Python("detections", ENTRIES_PER_READ, "executemany"),
     Side::Process(&[]),
@@ -135,22 +143,32 @@ struct Measured {
 }
 
 impl Side {
-    async fn run(self, servers: &BenchServers, rows: Rows, python: &Path) -> Drained {
+    async fn run(
+        self,
+        servers: &BenchServers,
+        rows: Rows,
+        encoded: &Arc<Vec<Bytes>>,
+        python: &Path,
+    ) -> Drained {
         servers.clean().await;
         let client = servers.client().await;
         let table = match self {
             Self::Python(table, ..) => table,
-            Self::Process(_) | Self::Library => "detections",
+            Self::Process(_) | Self::Library | Self::RawCopy => "detections",
         };
         if table != "detections" {
             client.batch_execute(PEERS_OWN_TABLE).await.unwrap();
         }
-        if !matches!(self, Self::Python(..)) {
+        if matches!(self, Self::Process(_) | Self::Library) {
             servers.fill(rows).await;
         }
         let drained = match self {
             Self::Process(args) => WorkerProcess::start(servers, args).drained().await,
             Self::Library => library(servers).await,
+            Self::RawCopy => {
+                let before = Usage::of_this_process();
+                in_this_process(servers.copy(encoded, 1).await, before)
+            }
             Self::Python(table, per_read, mode) => {
                 let mut command = Command::new(python);
                 command
@@ -181,6 +199,18 @@ impl Side {
     }
 }
 
+/// What it took that this process did itself.
+fn in_this_process(elapsed: Duration, before: Usage) -> Drained {
+    let after = Usage::of_this_process();
+    Drained {
+        elapsed,
+        usage: Usage {
+            cpu: after.cpu - before.cpu,
+            ..after
+        },
+    }
+}
+
 async fn library(servers: &BenchServers) -> Drained {
     let config = WorkerConfig {
         drain: true,
@@ -190,14 +220,7 @@ async fn library(servers: &BenchServers) -> Drained {
     let worker = Worker::start(config).await.unwrap();
     let (before, started) = (Usage::of_this_process(), Instant::now());
     worker.run(CancellationToken::new()).await.unwrap();
-    let (elapsed, after) = (started.elapsed(), Usage::of_this_process());
-    Drained {
-        elapsed,
-        usage: Usage {
-            cpu: after.cpu - before.cpu,
-            ..after
-        },
-    }
+    in_this_process(started.elapsed(), before)
 }
 
 // As the worker's own program runs it.
@@ -209,12 +232,13 @@ async fn main() {
     spawn_blocking(WorkerProcess::build).await.unwrap();
     let servers = BenchServers::start().await;
     servers.fill_with_maps(rows, STREAM).await;
+    let encoded = Arc::new(rows.encode(BATCH_ROWS));
     let mut measured = vec![Measured::default(); SIDES.len()];
     for repetition in 0..args.repetitions {
         // Who begins changes, should those who follow have it easier.
         for nth in 0..SIDES.len() {
             let side = (nth + repetition) % SIDES.len();
-            let drained = SIDES[side].run(&servers, rows, &python).await;
+            let drained = SIDES[side].run(&servers, rows, &encoded, &python).await;
             let measured = &mut measured[side];
             let n_rows = rows.len() as f64;
             measured
@@ -231,6 +255,7 @@ async fn main() {
     let [
         process,
         library,
+        raw_copy,
         copy,
         executemany,
         process_as_it_comes,
@@ -286,6 +311,15 @@ async fn main() {
             4.0,
         ),
     ];
+    // What a worker is held against that cost nothing at all.
+    for (who, beside) in [
+        ("Python, COPY", &copy),
+        ("Python, executemany", &executemany),
+    ] {
+        let ours = &raw_copy.rows_per_s;
+        let what = "raw COPY, one connection";
+        push(what, "rows/s", ours, who, &beside.rows_per_s, Target::None);
+    }
     for (what, ours, who, beside, least) in rates {
         push(
             what,

@@ -1,4 +1,4 @@
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use passerby_consumer::{
@@ -13,6 +13,7 @@ use passerby_shared::{
 };
 use redis::{Pipeline, ToRedisArgs};
 use serde::Serialize;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::realistic_detections;
@@ -181,6 +182,27 @@ impl BenchServers {
             .batch_execute("TRUNCATE detections, ledger, sessions; CHECKPOINT")
             .await
             .unwrap();
+    }
+
+    /// How long it takes to write batches that are encoded already by bare binary COPY, each in a transaction of
+    /// its own, over so many connections.
+    pub async fn copy(&self, batches: &Arc<Vec<Bytes>>, connections: usize) -> Duration {
+        let mut stores = Vec::new();
+        for _ in 0..connections {
+            stores.push(Store::connect(&self.database_url()).await.unwrap());
+        }
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (nth, mut store) in stores.into_iter().enumerate() {
+            let batches = Arc::clone(batches);
+            tasks.spawn(async move {
+                for batch in batches.iter().skip(nth).step_by(connections) {
+                    store.copy_raw(batch.clone()).await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
+        began.elapsed()
     }
 
     /// The rows that are stored.
