@@ -1,11 +1,16 @@
 use std::{
     path::PathBuf,
+    pin::pin,
     process::{Child, Command, Stdio},
     sync::OnceLock,
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 
 use super::{BenchServers, Usage};
 use crate::program;
@@ -16,6 +21,9 @@ pub struct WorkerProcess {
     child: Child,
     started: Instant,
 }
+
+/// How often its memory is looked at.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// What it took a process to drain the streams.
 #[derive(Debug, Clone, Copy)]
@@ -53,20 +61,30 @@ impl WorkerProcess {
     /// Waits until it has drained the streams and ended.
     pub async fn drained(mut self) -> Drained {
         let pid = self.child.id();
+        let started = self.started;
+        // Without taking its end: what it used is told until somebody does.
+        let ending = spawn_blocking(move || {
+            let child = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
+            waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+            started.elapsed()
+        });
+        let mut ending = pin!(ending);
+        // What has ended has no memory, so that the peak is asked for before; seldom, as whoever asks takes the
+        // processors from those who are measured.
         let mut peak_kib = 0;
-        let usage = loop {
-            let usage = Usage::of(pid);
-            // What has ended has no memory; what it used is told until somebody waits for it.
-            if usage.peak_kib == 0 {
-                break Usage { peak_kib, ..usage };
+        let elapsed = loop {
+            match timeout(ASK_EVERY, &mut ending).await {
+                Ok(ended) => break ended.unwrap(),
+                Err(_) => peak_kib = peak_kib.max(Usage::of(pid).peak_kib),
             }
-            peak_kib = usage.peak_kib;
-            sleep(Duration::from_millis(2)).await;
         };
-        let elapsed = self.started.elapsed();
+        let usage = Usage::of(pid);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
-        Drained { elapsed, usage }
+        Drained {
+            elapsed,
+            usage: Usage { peak_kib, ..usage },
+        }
     }
 }
 
