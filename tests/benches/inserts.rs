@@ -74,7 +74,8 @@ async fn copies(store: &mut Store, rows: Rows, rows_per_batch: usize) -> Samples
     run
 }
 
-#[tokio::main]
+// As the worker's own program runs it.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
     let servers = BenchServers::start().await;
