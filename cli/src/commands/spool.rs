@@ -225,7 +225,11 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
         } else {
             output::line(&format!("{} to be sent", rows_wait(n_rows)));
         }
-        return Ok(());
+        return if args.dry_run {
+            Ok(())
+        } else {
+            all_was_read(args, &found, 0)
+        };
     }
     let url = args.redis.redis_url().map_err(Failure::usage)?;
     if let Some(pid) = found.held_by {
@@ -253,14 +257,27 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
         ));
     }
     ended?;
-    if drained.rows_damaged > 0 {
-        return Err(Failure::new(format_args!(
-            "{} could not be read: where they stood is kept in {}; do not remove it",
-            counted(drained.rows_damaged, "row"),
-            args.dir.display()
-        )));
-    }
-    Ok(())
+    all_was_read(args, &found, drained.rows_damaged)
+}
+
+/// Fails when rows were met that cannot be read, or parts of the spool of which nobody can tell how many rows
+/// they hold.
+fn all_was_read(args: &DrainArgs, found: &Inspection, rows_damaged: u64) -> Result<(), Failure> {
+    let n_parts = found.damaged.len() as u64;
+    let unread = match (rows_damaged, n_parts) {
+        (0, 0) => return Ok(()),
+        (0, _) => counted(n_parts, "part"),
+        (_, 0) => counted(rows_damaged, "row"),
+        _ => format!(
+            "{} and {}",
+            counted(rows_damaged, "row"),
+            counted(n_parts, "part")
+        ),
+    };
+    Err(Failure::new(format_args!(
+        "{unread} of the spool could not be read: where they stood is kept in {}; do not remove it",
+        args.dir.display()
+    )))
 }
 
 /// Waits until everything has been sent, as long as something is.

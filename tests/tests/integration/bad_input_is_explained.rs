@@ -38,6 +38,7 @@ async fn wrong_usage_ends_with_code_2_and_tells_no_password() {
         (["--database-url", "mysql://me:s3cr3t@x/y"], "postgresql://"),
         (["--batch-rows", "0"], "--batch-rows"),
         (["--block", "soon"], "--block"),
+        (["--observe-every", "99ms"], "at least 100ms"),
         (["--min-idle", "1ms"], "min-idle"),
         (["--consumer", "two words"], "--consumer"),
         (["--key-prefix", "{x}"], "--key-prefix"),
