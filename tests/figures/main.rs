@@ -32,6 +32,7 @@ const REPORTS: &[&str] = &[
     "stored",
     "queries",
     "scale",
+    "status",
 ];
 
 const BEGIN: &str = "<!-- made by `cargo figures` -->\n";

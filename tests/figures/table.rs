@@ -9,7 +9,11 @@ pub(crate) fn render(reports: &[Value]) -> String {
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for report in reports {
-        lines.push(format!("| **`{}`** | | | | | |", text(&report["command"])));
+        lines.push(format!(
+            "| **`{}`** on {} | | | | | |",
+            text(&report["command"]),
+            text(&report["machine"])
+        ));
         let figures = report["figures"].as_array().into_iter().flatten();
         lines.extend(
             figures
