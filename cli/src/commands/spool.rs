@@ -43,7 +43,7 @@ enum What {
     ///
     /// Entries go to the streams they were made for, in order and with the keys they have. Safe to
     /// interrupt and to repeat: what was sent twice is stored once. A pipeline that is started anew does
-    /// the same by itself.
+    /// the same by itself. Fails when part of the spool cannot be read, and keeps that part.
     #[command(after_help = "Example:\n  passerby spool drain /var/lib/gate/spool --dry-run")]
     Drain(DrainArgs),
 }
