@@ -14,6 +14,9 @@ pub const CAMERA: &str = "gate-1";
 pub static MIDNIGHT: LazyLock<DateTime<Utc>> =
     LazyLock::new(|| Utc::now().date_naive().and_time(NaiveTime::MIN).and_utc());
 
+/// What the names of the day's sessions begin with.
+static OPENING: LazyLock<String> = LazyLock::new(|| MIDNIGHT.format("%Y-%m-%dT08:00").to_string());
+
 /// Midnight of another day.
 pub fn midnight_in_days(days: u64) -> DateTime<Utc> {
     *MIDNIGHT + Days::new(days)
@@ -50,7 +53,7 @@ pub fn detections(ids: Range<i64>) -> Vec<Detection> {
 }
 
 /// Detections as a pipeline makes them: `n_rows` of a camera's consecutive frames, some people in
-/// each, confidences and boxes with all their digits.
+/// each, confidences and boxes with all their digits. Each camera has a session of its own, today's.
 pub fn realistic_detections(camera: usize, first_id: i64, n_rows: i64) -> Vec<Detection> {
     (first_id..first_id + n_rows)
         .map(|id| realistic_detection(camera, id))
@@ -70,7 +73,7 @@ pub fn realistic_detection(camera: usize, id: i64) -> Detection {
     let frame = id / 4;
     Detection {
         timestamp: *MIDNIGHT + TimeDelta::microseconds(33_333 * (frame % 2_500_000)),
-        session_id: "2026-11-22T08:00-entrance".to_owned(),
+        session_id: format!("{}-camera-{camera:02}", *OPENING),
         camera_id: format!("camera-{camera:02}"),
         channel_id: 1,
         detection_id: id,
