@@ -14,6 +14,11 @@
 //!
 //! It holds the time that the kernel works for these threads, such as for sending to Redis over loopback.
 //!
+//! Beside it stands the least that can be done with the same rows at the same pace: they go through a channel,
+//! a thread that looks every 15 ms drops them, encodes nothing, and sends as many bytes as an entry of them
+//! has, made before, in one write, whose answer it reads. That is what handing rows to another core and
+//! speaking to Redis take by themselves.
+//!
 //! Memory is the most that the process had resident, program and allocator included; what it had before the
 //! producer was started is a figure of its own.
 #![expect(
@@ -25,9 +30,12 @@
 
 use std::{
     env,
+    ffi::OsStr,
     hint::black_box,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -38,10 +46,14 @@ use passerby_tests::{
     benching::{CpuTime, Figure, Pace, Report, Samples, Target, Usage},
     fixtures::realistic_detection,
 };
+use redis::Cmd;
 use serde_json::{Value, json};
 
 const TICKS_PER_SECOND: u32 = 1_000;
 const WARM_UP: u32 = 1;
+
+/// What a row takes in an entry, about.
+const BYTES_PER_ROW: usize = 40;
 
 /// Measures what a producer takes of the machine.
 #[derive(Debug, Parser)]
@@ -64,6 +76,9 @@ struct Args {
     /// With a spool in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
     spool: Option<PathBuf>,
+    /// Without a producer: through a channel.
+    #[arg(long, hide = true)]
+    channel: bool,
     /// Given by `cargo bench`, and of no meaning here.
     #[arg(long, hide = true)]
     bench: bool,
@@ -102,20 +117,35 @@ impl Loop {
         }
     }
 
+    /// The loop alone: rows go into a vector, and those before them are freed.
+    fn moving_rows(args: &Args) -> Self {
+        let mut taken = Vec::new();
+        Self::run(args, args.seconds, |rows| {
+            taken.clear();
+            for row in rows.drain(..) {
+                taken.push(black_box(row));
+            }
+        })
+    }
+
     fn us_per_row(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / self.n_rows as f64
+    }
+
+    /// What is said of a process whose loop this was.
+    fn less(&self, empty: &Self) -> Value {
+        let record = self.this_thread.saturating_sub(empty.this_thread);
+        json!({
+            "loop_us": empty.us_per_row(empty.this_thread),
+            "record_us": self.us_per_row(record),
+            "threads_us": self.us_per_row(self.other_threads),
+        })
     }
 }
 
 /// What the measured process does, and says about itself.
 fn produce(args: &Args, url: &str) -> Value {
-    let mut taken = Vec::new();
-    let empty = Loop::run(args, args.seconds, |rows| {
-        taken.clear();
-        for row in rows.drain(..) {
-            taken.push(black_box(row));
-        }
-    });
+    let empty = Loop::moving_rows(args);
     let kib_before = Usage::of_this_process().peak_kib;
     let producer = Producer::start(ProducerConfig {
         spool: args.spool.clone().map(SpoolConfig::new),
@@ -135,26 +165,50 @@ fn produce(args: &Args, url: &str) -> Value {
     drop(producer.close(Duration::from_secs(5)));
     let stats = producer.stats().rows();
     assert!(stats.balances() && stats.accepted == n_kept, "{stats:?}");
-    json!({
-        "loop_us": empty.us_per_row(empty.this_thread),
-        "record_us": full.us_per_row(full.this_thread.saturating_sub(empty.this_thread)),
-        "threads_us": full.us_per_row(full.other_threads),
-        "n_refused": stats.dropped_newest,
-        "kib_before": kib_before,
-        "peak_kib": peak_kib,
-    })
+    let mut said = full.less(&empty);
+    said["n_refused"] = stats.dropped_newest.into();
+    said["kib_before"] = kib_before.into();
+    said["peak_kib"] = peak_kib.into();
+    said
+}
+
+/// What a process without a producer does with the same rows: the least that can be done.
+fn hand_over(args: &Args, url: &str) -> Value {
+    let empty = Loop::moving_rows(args);
+    let (sender, receiver) = mpsc::channel::<Detection>();
+    let config = ProducerConfig::new(url.parse().unwrap());
+    let redis = redis::Client::open(url).unwrap();
+    let mut redis = redis.get_connection().unwrap();
+    let receiving = thread::spawn(move || {
+        let payload = vec![0xca_u8; BYTES_PER_ROW * config.buffer_rows.get()];
+        while let Ok(row) = receiver.recv() {
+            drop(row);
+            thread::sleep(config.max_delay);
+            let n_rows = 1 + receiver.try_iter().map(drop).count();
+            let entry = [("p", &payload[..BYTES_PER_ROW * n_rows])];
+            Cmd::xadd("channel", "*", &entry).exec(&mut redis).unwrap();
+        }
+    });
+    let mut send = |rows: &mut Vec<Detection>| {
+        for row in rows.drain(..) {
+            sender.send(row).unwrap();
+        }
+    };
+    Loop::run(args, WARM_UP, &mut send);
+    let full = Loop::run(args, args.seconds, &mut send);
+    drop(sender);
+    receiving.join().unwrap();
+    full.less(&empty)
 }
 
 /// Has another process of this program produce.
-fn measured(args: &Args, redis: &RedisServer, spool: Option<&Path>) -> Value {
+fn measured<S: AsRef<OsStr>>(args: &Args, redis: &RedisServer, how: &[S]) -> Value {
     let mut command = Command::new(env::current_exe().unwrap());
     command
         .args(["--produce", &redis.url()])
         .args(["--rate", &args.rate.to_string()])
-        .args(["--seconds", &args.seconds.to_string()]);
-    if let Some(dir) = spool {
-        command.arg("--spool").arg(dir);
-    }
+        .args(["--seconds", &args.seconds.to_string()])
+        .args(how);
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
@@ -182,18 +236,23 @@ fn main() {
         return;
     }
     if let Some(url) = &args.produce {
-        println!("{}", produce(&args, url));
+        let run = if args.channel { hand_over } else { produce };
+        println!("{}", run(&args, url));
         return;
     }
     let mut redis = RedisServer::start(RedisOptions::default()).unwrap();
-    let (mut plain, mut spooled, mut frozen) = (Runs::default(), Runs::default(), Runs::default());
+    let (mut plain, mut channel) = (Runs::default(), Runs::default());
+    let (mut spooled, mut frozen) = (Runs::default(), Runs::default());
+    let as_it_comes: [&str; 0] = [];
     for _ in 0..args.repetitions {
-        plain.0.push(measured(&args, &redis, None));
+        plain.0.push(measured(&args, &redis, &as_it_comes));
+        channel.0.push(measured(&args, &redis, &["--channel"]));
         let dir = tempfile::tempdir().unwrap();
         let spool = dir.path().join("spool");
-        spooled.0.push(measured(&args, &redis, Some(&spool)));
+        let spool = [OsStr::new("--spool"), spool.as_os_str()];
+        spooled.0.push(measured(&args, &redis, &spool));
         redis.pause().unwrap();
-        frozen.0.push(measured(&args, &redis, None));
+        frozen.0.push(measured(&args, &redis, &as_it_comes));
         redis.resume().unwrap();
     }
     for run in plain.0.iter().chain(&spooled.0) {
@@ -214,63 +273,72 @@ fn main() {
             "processor time a detection",
             "µs",
             plain.sum(&both, 1.0),
+            Some(channel.sum(&both, 1.0)),
             Target::AtMost(0.4),
         ),
         (
             "of it in record()",
             "µs",
             plain.sum(&["record_us"], 1.0),
+            Some(channel.sum(&["record_us"], 1.0)),
             Target::None,
         ),
         (
             "of it on the producer's threads",
             "µs",
             plain.sum(&["threads_us"], 1.0),
+            Some(channel.sum(&["threads_us"], 1.0)),
             Target::None,
         ),
         (
             "the loop without record(), taken off",
             "µs",
             plain.sum(&["loop_us"], 1.0),
+            None,
             Target::None,
         ),
         (
             "processor time a detection, with a spool",
             "µs",
             spooled.sum(&both, 1.0),
+            None,
             Target::None,
         ),
         (
             "peak memory",
             "MiB",
             plain.sum(&["peak_kib"], 1024.0),
+            None,
             Target::AtMost(48.0),
         ),
         (
             "peak memory, with a spool",
             "MiB",
             spooled.sum(&["peak_kib"], 1024.0),
+            None,
             Target::None,
         ),
         (
             "peak memory, Redis frozen",
             "MiB",
             frozen.sum(&["peak_kib"], 1024.0),
+            None,
             Target::None,
         ),
         (
             "memory before the producer was started",
             "MiB",
             plain.sum(&["kib_before"], 1024.0),
+            None,
             Target::None,
         ),
     ];
-    for (what, unit, ours, target) in figures {
+    for (what, unit, ours, channel, target) in figures {
         report.push(Figure {
             what: what.to_owned(),
             unit,
             ours,
-            beside: None,
+            beside: channel.map(|samples| ("bare channel and XADD".to_owned(), samples)),
             target,
         });
     }
