@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use passerby_consumer::args::{RedisUrlArgs, parse_duration};
 use passerby_producer::{
     Health, Stats, TroubleKind,
-    spool::{Drain, Inspection, SpoolError, inspect},
+    spool::{DamagedPart, Drain, Inspection, SpoolError, inspect},
 };
 use passerby_shared::ErrorChain;
 use serde::Serialize;
@@ -43,7 +43,8 @@ enum What {
     ///
     /// Entries go to the streams they were made for, in order and with the keys they have. Safe to
     /// interrupt and to repeat: what was sent twice is stored once. A pipeline that is started anew does
-    /// the same by itself. Fails when part of the spool cannot be read, and keeps that part.
+    /// the same by itself. Fails when part of the spool cannot be read. That part is kept in a file beside
+    /// it, and has to be moved away by hand.
     #[command(after_help = "Example:\n  passerby spool drain /var/lib/gate/spool --dry-run")]
     Drain(DrainArgs),
 }
@@ -155,15 +156,17 @@ fn headlines(found: &Inspection) -> Vec<String> {
     if found.is_abandoned {
         lines.push("abandoned: its disk failed, and its pipeline went on in memory".to_owned());
     }
-    for part in &found.damaged {
-        lines.push(format!(
-            "damaged: {} at offset {} of {}",
-            bytes(part.bytes),
-            grouped(part.offset),
-            visible(&part.file.to_string_lossy())
-        ));
-    }
+    lines.extend(found.damaged.iter().map(damaged));
     lines
+}
+
+fn damaged(part: &DamagedPart) -> String {
+    format!(
+        "damaged: {} at offset {} of {}",
+        bytes(part.bytes),
+        grouped(part.offset),
+        visible(&part.file.to_string_lossy())
+    )
 }
 
 /// `1 row waits`, `2 rows wait`.
@@ -188,23 +191,26 @@ pub(crate) struct Drained {
     rows_sent: u64,
     /// Rows that are still in the spool.
     rows_left: u64,
-    /// Rows that could not be read.
+    /// Rows that could not be read, as far as they had been counted before.
     rows_damaged: u64,
+    /// Parts of the spool that cannot be read, and nobody can tell how many rows they hold.
+    parts_damaged: usize,
 }
 
 impl Drained {
     /// Nothing was sent: there is nothing, or somebody only asks.
-    fn nothing(n_rows: u64) -> Self {
+    fn nothing(n_rows: u64, found: &Inspection) -> Self {
         Self {
             rows: n_rows,
             entries_sent: 0,
             rows_sent: 0,
             rows_left: n_rows,
             rows_damaged: 0,
+            parts_damaged: found.damaged.len(),
         }
     }
 
-    fn new(stats: &Stats) -> Self {
+    fn new(stats: &Stats, found: &Inspection) -> Self {
         let rows = stats.rows();
         Self {
             rows: rows.recovered,
@@ -212,6 +218,7 @@ impl Drained {
             rows_sent: rows.published,
             rows_left: rows.spooled,
             rows_damaged: rows.dropped_spool_damaged,
+            parts_damaged: found.damaged.len(),
         }
     }
 }
@@ -221,14 +228,17 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let n_rows = waiting(&found);
     if args.dry_run || n_rows == 0 {
         if args.json {
-            output::json(&Drained::nothing(n_rows));
+            output::json(&Drained::nothing(n_rows, &found));
         } else {
             output::line(&format!("{} to be sent", rows_wait(n_rows)));
+            for part in &found.damaged {
+                output::line(&damaged(part));
+            }
         }
         return if args.dry_run {
             Ok(())
         } else {
-            all_was_read(args, &found, 0)
+            all_was_read(&found, 0)
         };
     }
     let url = args.redis.redis_url().map_err(Failure::usage)?;
@@ -244,7 +254,9 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let drain = Drain::start(&args.dir, url).map_err(|error| Failure::new(ErrorChain(&error)))?;
     let ended = send(&drain, n_rows, args.patience).await;
     let stats = drain.close().await.map_err(Failure::new)?;
-    let drained = Drained::new(&stats);
+    // What was met is kept aside by now.
+    let found = look(&args.dir)?;
+    let drained = Drained::new(&stats, &found);
     if args.json {
         output::json(&drained);
     } else {
@@ -257,26 +269,31 @@ async fn drain(args: &DrainArgs) -> Result<(), Failure> {
         ));
     }
     ended?;
-    all_was_read(args, &found, drained.rows_damaged)
+    all_was_read(&found, drained.rows_damaged)
 }
 
 /// Fails when rows were met that cannot be read, or parts of the spool of which nobody can tell how many rows
 /// they hold.
-fn all_was_read(args: &DrainArgs, found: &Inspection, rows_damaged: u64) -> Result<(), Failure> {
-    let n_parts = found.damaged.len() as u64;
-    let unread = match (rows_damaged, n_parts) {
+fn all_was_read(found: &Inspection, rows_damaged: u64) -> Result<(), Failure> {
+    let parts = &found.damaged;
+    let n_parts = counted(parts.len() as u64, "part");
+    let unread = match (rows_damaged, parts.len()) {
         (0, 0) => return Ok(()),
-        (0, _) => counted(n_parts, "part"),
-        (_, 0) => counted(rows_damaged, "row"),
-        _ => format!(
-            "{} and {}",
-            counted(rows_damaged, "row"),
-            counted(n_parts, "part")
+        (0, _) => n_parts,
+        (n, 0) => counted(n, "row"),
+        (n, _) => format!("{} in {n_parts}", counted(n, "row")),
+    };
+    let files = match &parts[..] {
+        [] => visible(&found.dir.to_string_lossy()).into_owned(),
+        [part] => visible(&part.file.to_string_lossy()).into_owned(),
+        [part, others @ ..] => format!(
+            "{} and {} more",
+            visible(&part.file.to_string_lossy()),
+            others.len()
         ),
     };
     Err(Failure::new(format_args!(
-        "{unread} of the spool could not be read: where they stood is kept in {}; do not remove it",
-        args.dir.display()
+        "{unread} of the spool could not be read: see {files}, and move it away when nobody needs it any more"
     )))
 }
 

@@ -55,7 +55,8 @@ pub struct Inspection {
     pub waiting: Vec<WaitingEntries>,
     /// Rows of the buffer, which are in no frame yet.
     pub ring: RowCounts,
-    /// What cannot be read.
+    /// What cannot be read, and held rows that were still to be sent. Not a frame that was just being written
+    /// when its program ended: its rows are in the buffer.
     pub damaged: Vec<DamagedPart>,
 }
 
@@ -117,9 +118,12 @@ pub fn inspect(dir: &Path) -> Result<Inspection, SpoolError> {
     let mut in_ring = RowCounts::default();
     for (seq, row) in &rows {
         if waiting.through_seq.is_none_or(|through| *seq > through) {
+            waiting.next_row(*seq);
             in_ring.add(Row::kind(row), 1);
         }
     }
+    // Nothing is behind it, in the log or in the buffer.
+    waiting.damaged.extend(waiting.cut_short.take());
     let (disk_bytes, aside) = list_files(dir)?;
     waiting.damaged.extend(aside);
     let time = |ms: u64| DateTime::from_timestamp_millis(i64::try_from(ms).ok()?);
@@ -175,6 +179,8 @@ struct Waiting {
     newest_ms: Option<u64>,
     through_seq: Option<u64>,
     damaged: Vec<DamagedPart>,
+    /// The last frame that was read ended before this one, which is not whole.
+    cut_short: Option<DamagedPart>,
 }
 
 impl Waiting {
@@ -188,12 +194,14 @@ impl Waiting {
             newest_ms: None,
             through_seq: None,
             damaged: Vec::new(),
+            cut_short: None,
         }
     }
 
     fn scan(&mut self, segment: u64, path: &Path, bytes: &[u8], is_in_use: bool) {
         let mut scan = Scan::new(bytes, segment, 0);
         for frame in &mut scan {
+            self.next_row(frame.head.first_seq);
             self.through_seq = self.through_seq.max(Some(frame.head.through_seq));
             let at = Position {
                 segment,
@@ -219,15 +227,33 @@ impl Waiting {
             }
         }
         for damage in scan.damage {
-            // What is just being written looks as if it had been cut short.
-            if is_in_use && !damage.in_the_middle {
+            let at = Position {
+                segment,
+                offset: damage.offset as u64,
+            };
+            if at < self.cursor {
                 continue;
             }
-            self.damaged.push(DamagedPart {
+            let part = DamagedPart {
                 file: path.to_path_buf(),
                 offset: damage.offset as u64,
                 bytes: damage.n_bytes as u64,
-            });
+            };
+            if damage.in_the_middle {
+                self.damaged.push(part);
+            } else if !is_in_use {
+                // What is just being written looks like that, too.
+                self.cut_short = Some(part);
+            }
+        }
+    }
+
+    /// A frame that was cut short is no loss when the rows behind the one before it were found, too.
+    fn next_row(&mut self, seq: u64) {
+        if let Some(part) = self.cut_short.take()
+            && self.through_seq.is_some_and(|through| seq > through + 1)
+        {
+            self.damaged.push(part);
         }
     }
 }

@@ -317,8 +317,10 @@ impl Log {
 
     fn release_before(&mut self, next: Position) -> RowCounts {
         let mut lost = RowCounts::default();
+        // The last one is written on, unless it is damaged: then it is kept aside as soon as nothing in it is to
+        // be sent any more, and before anybody could take it for one that was sent whole.
         while let Some(first) = self.segments.front()
-            && self.segments.len() > 1
+            && (self.segments.len() > 1 || first.is_damaged)
             && (first.number < next.segment
                 || first.number == next.segment && next.offset >= first.end)
         {
