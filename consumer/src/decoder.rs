@@ -25,8 +25,9 @@ use crate::{
     timing::{Lap, Timing},
 };
 
-/// Rows decoded in one go, some 100 µs: whoever waits on the same thread, above all for Postgres' answer to a
-/// commit, does not wait for the whole read.
+/// After so many rows, some 100 µs, whoever waits on the same thread has its turn before the next entry, above
+/// all who waits for Postgres' answer to a commit. An entry is decoded in one go: a producer's has
+/// at most 1,000 rows by default, and whatever is set no more than fit in 1 MiB.
 const ROWS_IN_ONE_GO: usize = 250;
 
 /// The field that says which dead letter an entry was put back from. What an operator puts back and Postgres

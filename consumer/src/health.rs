@@ -4,6 +4,8 @@
 //! something that must end by itself, and when they wait for one another. A loop that is at the same thing
 //! for longer than all its time-outs together is stuck, in a deadlock or an endless loop of ours, and only a
 //! new process helps. Waiting is not being stuck: while Postgres is away, every attempt begins anew.
+//! One that never lets go of the thread, on a runtime that has no other, keeps this from being told, too:
+//! probes are then not answered in time and systemd's watchdog hears nothing, which says the same.
 //!
 //! **Ready**: both servers answered a moment ago, the schema is this program's, and the worker is not
 //! stopping. What is asked here is what the [observer](crate::WorkerConfig::observe) has seen last, so that

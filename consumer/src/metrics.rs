@@ -130,9 +130,9 @@ declare_metrics! {
     COMMIT_FAILURES = Counter "consumer_commit_failures_total" [CLASS];
     /// Time from BEGIN to COMMIT of one batch, a connection made for it included.
     COMMIT_SECONDS = Histogram(COMMIT_BUCKETS) "consumer_commit_duration_seconds" [];
-    /// Where the time of a batch went: decoding it, waiting until it was full, waiting for a committer, in
-    /// attempts that failed, for BEGIN and the ledger, in COPY, for tracks, sessions and dead letters, in
-    /// COMMIT, and until it was acknowledged.
+    /// Where the time of a batch went: decoding it, waiting until it was full or for a turn to decode on,
+    /// waiting for a committer, in attempts that failed, for BEGIN and the ledger, in COPY, for tracks,
+    /// sessions and dead letters, in COMMIT, and until it was acknowledged.
     STAGE_SECONDS = Histogram(COMMIT_BUCKETS) "consumer_batch_stage_duration_seconds" [STAGE];
     /// Detections in one batch that was committed.
     BATCH_ROWS = Histogram(ROW_BUCKETS) "consumer_batch_rows" [];

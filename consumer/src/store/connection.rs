@@ -342,7 +342,11 @@ impl Connection {
             tokio::spawn(async move { keep(connection.await) });
             Ok(client)
         } else {
-            let tls = tls::connector(config.get_ssl_mode());
+            let mode = config.get_ssl_mode();
+            // It reads the system's certificates, which takes a disk its time.
+            let tls = tokio::task::spawn_blocking(move || tls::connector(mode))
+                .await
+                .expect("it does not panic, and is not aborted");
             let (client, connection) = config.connect(tls).await?;
             tokio::spawn(async move { keep(connection.await) });
             Ok(client)
