@@ -305,6 +305,15 @@ impl Env {
         let _read: redis::Value = self.redis(&command).await;
     }
 
+    /// A consumer reads, and finds nothing: not even what it holds, which would count as delivered again.
+    pub async fn looks_as(&self, consumer: &str) {
+        let mut command = redis::cmd("XREADGROUP");
+        let behind_all = i64::MAX;
+        command.arg("GROUP").arg(GROUP).arg(consumer);
+        command.arg("STREAMS").arg(self.stream()).arg(behind_all);
+        let _nothing: redis::Value = self.redis(&command).await;
+    }
+
     /// Makes the consumer group, if no worker has yet.
     pub async fn create_group(&self) {
         let mut command = redis::cmd("XGROUP");

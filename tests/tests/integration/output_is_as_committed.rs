@@ -136,6 +136,8 @@ async fn status() {
     env.read_as("yard-host", 1).await;
     env.publish_tracks(&[track(1, 3)]).await;
     golden.note("a worker died, and nobody is there");
+    // It is said of whoever has read in the last ten seconds that it does not show itself.
+    env.looks_as("yard-host").await;
     golden.run(&["status"]).await;
     golden.run(&["status", "--check"]).await;
     let worker = env
@@ -154,6 +156,7 @@ async fn status() {
     })
     .await;
     golden.note("a worker has taken it over");
+    env.looks_as("yard-host").await;
     golden.run(&["status"]).await;
     golden
         .run(&["status", "--check", "--max-backlog", "5m"])
@@ -168,6 +171,7 @@ async fn status() {
     let paused = ops::paused(&mut env.target()).await.unwrap().unwrap();
     golden.redact(&paused.told.by, "anna@gate");
     golden.note("the group is paused");
+    env.looks_as("yard-host").await;
     golden.run(&["status", "--check"]).await;
     golden.run(&["status", "--check", "--allow-paused"]).await;
     golden.run(&["resume", "--dry-run"]).await;

@@ -31,7 +31,9 @@ async fn what_a_producer_had_no_room_for_is_said_by_reason() {
     drill.all_stored().await;
     eventually("both producers have told their books", async || {
         let balance = drill.status().await["balance"].take();
-        balance["dropped"]["newest"] == 30 && balance["accepted"] == 40
+        balance["dropped"]["newest"] == 30
+            && [&balance["accepted"], &balance["stored"]] == [40, 40]
+            && balance["buffered"] == 0
     })
     .await;
     drill.nothing_waits().await;

@@ -10,6 +10,7 @@ async fn a_full_redis_makes_producers_wait_and_loses_nothing() {
     let worker = drill.worker("gate-1", &[]).await;
     drill.record_entries(1).await;
     drill.all_stored().await;
+    drill.shows(&[]).await;
     drill.terminal.note("somebody pauses, and forgets it");
     let pause = drill.types("pause --reason maintenance --yes").await.ok();
     assert!(pause.contains("1 of 1 worker"), "{pause}");
@@ -28,6 +29,7 @@ async fn a_full_redis_makes_producers_wait_and_loses_nothing() {
         drill.pipeline.stats().retries > 0
     })
     .await;
+    drill.shows(&["paused", "redis-full"]).await;
     assert!(drill.pipeline.stats().rows().buffered > 0);
 
     // Workers cannot even say any more that they live: that does not make them dead.
