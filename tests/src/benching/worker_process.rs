@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, WaitId, WaitIdOptions, waitid},
+};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout},
@@ -64,13 +67,14 @@ impl WorkerProcess {
         let started = self.started;
         // Without taking its end: what it used is told until somebody does.
         let ending = spawn_blocking(move || {
-            let child = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
-            waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+            let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            retry_on_intr(|| waitid(WaitId::Pid(pid), how)).unwrap();
             started.elapsed()
         });
         let mut ending = pin!(ending);
         // What has ended has no memory, so that the peak is asked for before; seldom, as whoever asks takes the
-        // processors from those who are measured.
+        // processors from those who are measured. It is that of the last look.
         let mut peak_kib = 0;
         let elapsed = loop {
             match timeout(ASK_EVERY, &mut ending).await {
@@ -81,6 +85,7 @@ impl WorkerProcess {
         let usage = Usage::of(pid);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
+        assert!(peak_kib > 0, "it ended before anybody looked at its memory");
         Drained {
             elapsed,
             usage: Usage { peak_kib, ..usage },
