@@ -25,7 +25,8 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a program for people who measure"
+    clippy::disallowed_methods,
+    reason = "a program for people who measure, at a pace"
 )]
 
 use std::{
