@@ -200,6 +200,8 @@ async fn a_frame_that_was_cut_short_fails_no_drain() {
 
     let name = killed.to_str().unwrap();
     let passerby = Passerby::on(&env);
+    let found = passerby.run(&["spool", "inspect", name, "--json"]).await;
+    assert_eq!(found.json()["damaged"], json!([]));
     let drained = passerby.run(&["spool", "drain", name, "--yes"]).await.ok();
     assert!(drained.starts_with("10 of 10 rows sent"), "{drained}");
     producer.close(Duration::ZERO).await.unwrap();

@@ -157,6 +157,23 @@ fn damage_in_the_middle_costs_what_is_damaged_and_is_kept_aside() {
 }
 
 #[test]
+fn a_damaged_segment_is_kept_aside_though_it_is_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Position::default());
+    let starts: Vec<Position> = (0..3).map(|n| append(&mut log, n).unwrap().0).collect();
+    let path = dir.path().join("00000001.seg");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[usize::try_from(starts[1].offset).unwrap() + 1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let mut from = Position::default();
+    assert_eq!(drain_from(&mut log, &mut from), (vec![9, 29], 10));
+    assert_eq!(names(dir.path())[0], "00000001.seg.damaged");
+    append(&mut log, 3).unwrap();
+    assert_eq!(drain_from(&mut log, &mut from), (vec![39], 0));
+}
+
+#[test]
 fn a_frame_cut_short_is_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path(), Position::default());
