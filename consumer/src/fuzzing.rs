@@ -11,6 +11,7 @@ use passerby_shared::{
 
 use crate::{
     batch::{Batch, BatchBuilder, BatchEntry, Origin, RawFields},
+    copy_buffers::CopyBuffers,
     decoder,
     reply::Delivered,
     store::{self, Reason},
@@ -22,7 +23,28 @@ pub type Delivery = (Origin, Option<RawFields>, bool);
 
 /// Decodes entries into a batch, as a worker does.
 pub fn decode(entries: Vec<Delivery>) -> Batch {
-    let mut batch = BatchBuilder::default();
+    decode_into(BatchBuilder::default(), entries)
+}
+
+/// Decodes one batch after the other, for whoever counts what that takes: a worker's COPY buffers go round,
+/// and stop growing after the first batches.
+#[derive(Debug)]
+pub struct Decoding(CopyBuffers);
+
+impl Decoding {
+    /// Before the first batch.
+    pub fn begin() -> Self {
+        Self(CopyBuffers::new(1, 4 << 20))
+    }
+
+    /// Decodes entries into a batch, which is dropped but for its buffer.
+    pub fn decode(&self, entries: Vec<Delivery>) {
+        let batch = BatchBuilder::with_buffer(self.0.take());
+        self.0.recycle(decode_into(batch, entries));
+    }
+}
+
+fn decode_into(mut batch: BatchBuilder, entries: Vec<Delivery>) -> Batch {
     for (origin, fields, again) in entries {
         let delivered = Delivered {
             origin,
