@@ -43,8 +43,8 @@ enum What {
     ///
     /// Entries go to the streams they were made for, in order and with the keys they have. Safe to
     /// interrupt and to repeat: what was sent twice is stored once. A pipeline that is started anew does
-    /// the same by itself. Fails when part of the spool cannot be read. That part is kept in a file beside
-    /// it, and has to be moved away by hand.
+    /// the same by itself. Fails when part of the spool cannot be read, and says which file has it:
+    /// move it away by hand when nobody needs it any more.
     #[command(after_help = "Example:\n  passerby spool drain /var/lib/gate/spool --dry-run")]
     Drain(DrainArgs),
 }

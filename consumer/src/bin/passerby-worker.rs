@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         print_config(&line);
         return ExitCode::SUCCESS;
     }
-    // One thread: it waits for two servers and computes 0.4 µs a row, for which a second one is no help. But
+    // One thread: it waits for two servers and computes half a microsecond a row, for which a second one is no help. But
     // waking one costs 0.1 ms on many a virtual machine, and Postgres would wait for that several times a
     // batch.
     let runtime = match tokio::runtime::Builder::new_current_thread()

@@ -63,6 +63,13 @@ fn drain_from(log: &mut Log, from: &mut Position) -> (Vec<u64>, u64) {
     }
 }
 
+/// Damages one byte of a file.
+fn flip(path: &Path, at: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
@@ -131,12 +138,7 @@ fn damage_in_the_middle_costs_what_is_damaged_and_is_kept_aside() {
     let (mut log, _) = open(dir.path(), Position::default());
     let starts: Vec<Position> = (0..4).map(|n| append(&mut log, n).unwrap().0).collect();
     let path = dir.path().join("00000001.seg");
-    let flip = |at: u64| {
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[usize::try_from(at).unwrap()] ^= 1;
-        fs::write(&path, bytes).unwrap();
-    };
-    flip(starts[1].offset + 1000);
+    flip(&path, starts[1].offset + 1000);
 
     // While it is in use,
     let (seqs, n_lost) = drain(&mut log);
@@ -161,10 +163,7 @@ fn a_damaged_segment_is_kept_aside_though_it_is_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path(), Position::default());
     let starts: Vec<Position> = (0..3).map(|n| append(&mut log, n).unwrap().0).collect();
-    let path = dir.path().join("00000001.seg");
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[usize::try_from(starts[1].offset).unwrap() + 1000] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    flip(&dir.path().join("00000001.seg"), starts[1].offset + 1000);
 
     let mut from = Position::default();
     assert_eq!(drain_from(&mut log, &mut from), (vec![9, 29], 10));
