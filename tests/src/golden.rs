@@ -26,7 +26,7 @@ const ACTION: &str = "SNAPSHOTS";
 pub struct Golden {
     path: PathBuf,
     passerby: Passerby,
-    redactions: Redactions,
+    redactions: Option<Redactions>,
     transcript: String,
     is_noted: bool,
 }
@@ -35,9 +35,15 @@ impl Golden {
     /// Of commands on a test's stream and database. No two tests may have the same name.
     pub fn of(name: &str, test: &Env) -> Self {
         let mut golden = Self::with(name, Passerby::on(test));
+        golden.redact(&test.key_prefix().to_string(), "passerby");
         golden
-            .redactions
-            .literal(&test.key_prefix().to_string(), "passerby");
+    }
+
+    /// Of commands that print the same wherever and whenever they run: nothing is taken out. The days that
+    /// help has in its examples would move with the day of the test.
+    pub fn verbatim(name: &str, passerby: Passerby) -> Self {
+        let mut golden = Self::with(name, passerby);
+        golden.redactions = None;
         golden
     }
 
@@ -49,7 +55,7 @@ impl Golden {
         Self {
             path: cmd_file(name),
             passerby,
-            redactions: Redactions::default(),
+            redactions: Some(Redactions::default()),
             transcript: String::new(),
             is_noted: false,
         }
@@ -57,7 +63,9 @@ impl Golden {
 
     /// Shows one text as another, which best has the same length. Also in what was typed.
     pub fn redact(&mut self, text: &str, shown: &str) {
-        self.redactions.literal(text, shown);
+        if let Some(redactions) = &mut self.redactions {
+            redactions.literal(text, shown);
+        }
     }
 
     /// Says in the file what happened before the next command.
@@ -93,7 +101,10 @@ impl Golden {
             Some(code) => writeln!(shown, "? {code}").unwrap(),
             None => shown.push_str("? signal\n"),
         }
-        for line in self.redactions.apply(&shown).lines() {
+        if let Some(redactions) = &mut self.redactions {
+            shown = redactions.apply(&shown);
+        }
+        for line in shown.lines() {
             // Help ends paragraphs with spaces, which editors take away.
             writeln!(self.transcript, "{}", line.trim_end()).unwrap();
         }

@@ -42,14 +42,14 @@ fn files_in(folder: &Path, extension: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn help() {
     let mut known = BTreeSet::from(["passerby".to_owned()]);
-    Golden::with("help/passerby", Passerby::alone())
+    Golden::verbatim("help/passerby", Passerby::alone())
         .run(&["--help"])
         .await;
     for (words, _) in commands() {
         let name = words.join("-");
         let mut args: Vec<&str> = words.iter().map(String::as_str).collect();
         args.push("--help");
-        Golden::with(&format!("help/{name}"), Passerby::alone())
+        Golden::verbatim(&format!("help/{name}"), Passerby::alone())
             .run(&args)
             .await;
         known.insert(name);
