@@ -1,9 +1,13 @@
 //! Rows per second of one worker that drains a filled stream, beside raw binary COPY of the same rows.
 //!
 //! Both sides write the same rows in transactions of the same size into the same table with the same
-//! indices of the same server, over one and over two connections, in turns. The raw side has its rows
-//! encoded before the clock starts and writes neither ledger nor sessions; it reads no Redis. Before
-//! each run the tables are emptied and a checkpoint is made.
+//! indices of the same server, over one and over two connections. They take turns of 0.4 s: one stands still
+//! while another is at work; for that each has a database of its own. The raw side has its rows encoded before the clock starts and writes neither
+//! ledger nor sessions; it reads no Redis. Before each run the tables are emptied and a checkpoint is made.
+//!
+//! Two more sides show what a worker's parts cost: raw COPY that reads and acknowledges the stream beside it and
+//! throws away what it read; and commits of batches made before, with ledger, sessions and books, which read
+//! and decode nothing. Connections are opened within the time of every side.
 //!
 //! ```text
 //! cargo bench-drain [-- --rows N] [-- --repetitions N] [-- --json]
@@ -15,12 +19,22 @@
     reason = "a program for people who measure"
 )]
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{mem, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use clap::Parser;
-use passerby_consumer::{Worker, WorkerConfig};
-use passerby_tests::benching::{BenchServers, Figure, Report, Rows, Samples, Target, Usage};
-use tokio::time::Instant;
+use fastrand::Rng;
+use passerby_consumer::{
+    Worker, WorkerConfig,
+    batch::Batch,
+    store::{DatabaseUrl, Store},
+};
+use passerby_shared::redis_connection::{RedisTimeouts, RedisUrl, connect};
+use passerby_tests::benching::{
+    BenchServers, Copying, Figure, Report, Rows, Samples, Side, Target, Usage, Work,
+};
+use redis::{Pipeline, Value, aio::MultiplexedConnection};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const ROWS_PER_ENTRY: usize = 100;
@@ -44,24 +58,190 @@ struct Args {
     bench: bool,
 }
 
+const SIDES: usize = 4;
+const DATABASES: [&str; SIDES] = ["worker", "copy", "reading", "commits"];
+
 /// What the servers have used so far.
 fn cpu_of_servers(servers: &BenchServers) -> [Duration; 2] {
-    let pids = [servers.redis.pid(), servers.postgres.pid()];
-    pids.map(|pid| Usage::cpu_of_tree(pid.unwrap()))
+    pids(servers).map(Usage::cpu_of_tree)
 }
 
-async fn drain(servers: &BenchServers, connections: usize) -> Duration {
-    let config = WorkerConfig {
+fn pids(servers: &BenchServers) -> [u32; 2] {
+    [servers.redis.pid(), servers.postgres.pid()].map(Option::unwrap)
+}
+
+fn worker_config(servers: &BenchServers, connections: usize) -> WorkerConfig {
+    WorkerConfig {
         drain: true,
         batch_rows: NonZeroUsize::new(BATCH_ROWS).unwrap(),
         committers: NonZeroUsize::new(connections).unwrap(),
         trim_grace: None,
-        ..WorkerConfig::new(servers.redis_url(), servers.database_url())
-    };
+        ..WorkerConfig::new(servers.redis_url(), servers.database_url_of(DATABASES[0]))
+    }
+}
+
+async fn drain(config: WorkerConfig) -> Work {
     let worker = Worker::start(config).await.unwrap();
-    let started = Instant::now();
-    worker.run(CancellationToken::new()).await.unwrap();
-    started.elapsed()
+    Box::pin(async move {
+        worker.run(CancellationToken::new()).await.unwrap();
+    })
+}
+
+/// Reads entries of the stream, which nobody decodes.
+struct Reader(MultiplexedConnection);
+
+impl Reader {
+    const GROUP: &str = "nobody";
+
+    async fn start(url: &RedisUrl) -> Self {
+        Self(connect(url, RedisTimeouts::default()).await.unwrap())
+    }
+
+    async fn make_group(&mut self) {
+        redis::cmd("XGROUP")
+            .arg(&["CREATE", BenchServers::stream().as_str(), Self::GROUP, "0"])
+            .exec_async(&mut self.0)
+            .await
+            .unwrap();
+    }
+
+    fn ack(pipe: &mut Pipeline, committed: Vec<Value>) {
+        if committed.is_empty() {
+            return;
+        }
+        let stream = BenchServers::stream();
+        let ack = pipe.cmd("XACK").arg(stream.as_str()).arg(Self::GROUP);
+        for id in committed {
+            let Value::BulkString(id) = id else {
+                panic!("the ID of an entry: {id:?}")
+            };
+            ack.arg(id);
+        }
+        ack.ignore();
+    }
+
+    /// Acknowledges entries whose rows are committed, and reads those of a batch, in one packet; returns their IDs.
+    async fn next(&mut self, consumer: &str, committed: Vec<Value>) -> Vec<Value> {
+        let mut pipe = redis::pipe();
+        Self::ack(&mut pipe, committed);
+        pipe.cmd("XREADGROUP")
+            .arg(&["GROUP", Self::GROUP, consumer, "COUNT"])
+            .arg(BATCH_ROWS / ROWS_PER_ENTRY)
+            .arg(&["STREAMS", BenchServers::stream().as_str(), ">"]);
+        let (streams,): (Vec<(Value, Vec<(Value, Value)>)>,) =
+            pipe.query_async(&mut self.0).await.unwrap();
+        let entries = streams.into_iter().flat_map(|(_, entries)| entries);
+        entries.map(|(id, _)| id).collect()
+    }
+
+    async fn end(&mut self, committed: Vec<Value>) {
+        let mut pipe = redis::pipe();
+        Self::ack(&mut pipe, committed);
+        pipe.exec_async(&mut self.0).await.unwrap();
+    }
+}
+
+/// Copies a batch for each that it has read of the stream; the next is read meanwhile, as by a worker.
+async fn copy_and_read(
+    redis: RedisUrl,
+    database: DatabaseUrl,
+    batches: Arc<Vec<Bytes>>,
+    connections: usize,
+) {
+    Reader::start(&redis).await.make_group().await;
+    let mut tasks = JoinSet::new();
+    for nth in 0..connections {
+        let mut store = Store::connect(&database).await.unwrap();
+        let mut reader = Reader::start(&redis).await;
+        let batches = Arc::clone(&batches);
+        tasks.spawn(async move {
+            let consumer = nth.to_string();
+            let mut n_read = 0;
+            let mut committed = Vec::new();
+            let mut read = reader.next(&consumer, Vec::new()).await;
+            let mut batches = batches.iter().skip(nth).step_by(connections).peekable();
+            while let Some(batch) = batches.next() {
+                n_read += read.len();
+                let copying = store.copy_raw(batch.clone());
+                let of_before = mem::replace(&mut committed, read);
+                let reading = async {
+                    if batches.peek().is_some() {
+                        return reader.next(&consumer, of_before).await;
+                    }
+                    reader.end(of_before).await;
+                    Vec::new()
+                };
+                let (copied, next) = tokio::join!(copying, reading);
+                copied.unwrap();
+                read = next;
+            }
+            reader.end(committed).await;
+            n_read
+        });
+    }
+    let n_read: usize = tasks.join_all().await.into_iter().sum();
+    assert_eq!(n_read, batches.len() * (BATCH_ROWS / ROWS_PER_ENTRY));
+    let mut reader = Reader::start(&redis).await;
+    let pending: (usize, Value, Value, Value) = redis::cmd("XPENDING")
+        .arg(&[BenchServers::stream().as_str(), Reader::GROUP])
+        .query_async(&mut reader.0)
+        .await
+        .unwrap();
+    assert_eq!(pending.0, 0, "entries are pending");
+}
+
+/// Commits batches as a worker does, without having read or decoded them.
+async fn commit(database: DatabaseUrl, batches: Vec<Batch>, connections: usize) {
+    let mut of_connections: Vec<Vec<Batch>> = (0..connections).map(|_| Vec::new()).collect();
+    for (nth, batch) in batches.into_iter().enumerate() {
+        of_connections[nth % connections].push(batch);
+    }
+    let mut tasks = JoinSet::new();
+    for batches in of_connections {
+        let mut store = Store::connect(&database).await.unwrap();
+        tasks.spawn(async move {
+            for batch in &batches {
+                let (settled, report) = store.commit(batch).await.unwrap();
+                drop(settled);
+                assert_eq!(report.duplicates, 0);
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// The worker; raw COPY; raw COPY that reads the stream; and commits without Redis.
+fn prepare(
+    servers: &BenchServers,
+    rows: Rows,
+    batches: &Arc<Vec<Bytes>>,
+    connections: usize,
+) -> [Side; SIDES] {
+    let config = worker_config(servers, connections);
+    let redis = servers.redis_url();
+    let [_, of_copy, of_reading, of_commits] = DATABASES.map(|name| servers.database_url_of(name));
+    let (copied, copied_and_read) = (Arc::clone(batches), Arc::clone(batches));
+    [
+        Side::prepare(move || drain(config)),
+        Side::prepare(async move || {
+            Box::pin(async move {
+                let copying = Copying::prepare(&of_copy, &copied, connections).await;
+                copying.run().await;
+            }) as Work
+        }),
+        Side::prepare(async move || {
+            Box::pin(copy_and_read(
+                redis,
+                of_reading,
+                copied_and_read,
+                connections,
+            )) as Work
+        }),
+        Side::prepare(async move || {
+            let batches = rows.batches(BATCH_ROWS).collect();
+            Box::pin(commit(of_commits, batches, connections)) as Work
+        }),
+    ]
 }
 
 // As the worker's own program runs it.
@@ -74,66 +254,129 @@ async fn main() {
     }
     let rows = Rows::at_least(args.rows, ROWS_PER_ENTRY);
     let servers = BenchServers::start().await;
+    for database in DATABASES {
+        servers.create_database(database).await;
+    }
     let batches = Arc::new(rows.encode(BATCH_ROWS));
     let mut report = Report::new(
         "drain",
         format!(
-            "{} rows, {ROWS_PER_ENTRY} an entry, {} cameras, {BATCH_ROWS} a batch; median of {} (min … max)",
+            "{} rows, {ROWS_PER_ENTRY} an entry, {} cameras, {BATCH_ROWS} a batch, sides in turns; median of {} (min … max)",
             rows.len(),
             Rows::CAMERAS,
             args.repetitions
         ),
         Some(&servers),
     );
+    let mut random = Rng::with_seed(1);
+    let mut bytes_in_redis = 0;
     for connections in CONNECTIONS {
-        let (mut drains, mut copies) = (Samples::new(), Samples::new());
-        // Redis and Postgres when the worker drains, and when rows are copied.
-        let mut cpu = [const { [const { Samples::new() }; 2] }; 2];
-        for repetition in 0..args.repetitions {
-            // Who begins changes, should the one who follows have it easier.
-            for nth in [repetition % 2, (repetition + 1) % 2] {
-                if nth == 0 {
-                    servers.fill(rows).await;
+        let mut rates = [const { Samples::new() }; SIDES];
+        // Of Redis and of Postgres.
+        let mut cpu = [const { [const { Samples::new() }; 2] }; SIDES];
+        for _ in 0..args.repetitions {
+            bytes_in_redis = servers.fill(rows).await;
+            for database in DATABASES {
+                servers.clean_database(database).await;
+            }
+            let mut sides = prepare(&servers, rows, &batches, connections);
+            let mut order: Vec<usize> = (0..SIDES).collect();
+            let mut used = [[Duration::ZERO; 2]; SIDES];
+            let mut n_at_work = sides.len();
+            while n_at_work > 0 {
+                n_at_work = 0;
+                // Should it be easier to follow one than another.
+                random.shuffle(&mut order);
+                for &nth in &order {
+                    let before = cpu_of_servers(&servers);
+                    n_at_work += usize::from(sides[nth].take_turn(&pids(&servers)));
+                    let after = cpu_of_servers(&servers);
+                    for (used, (before, after)) in
+                        used[nth].iter_mut().zip(before.into_iter().zip(after))
+                    {
+                        *used += after.saturating_sub(before);
+                    }
                 }
-                servers.clean().await;
-                let before = cpu_of_servers(&servers);
-                let (samples, elapsed) = if nth == 0 {
-                    (&mut drains, drain(&servers, connections).await)
-                } else {
-                    (&mut copies, servers.copy(&batches, connections).await)
-                };
-                for (of, (before, after)) in
-                    before.into_iter().zip(cpu_of_servers(&servers)).enumerate()
-                {
-                    let us = (after - before).as_secs_f64() * 1e6;
-                    cpu[nth][of].push(us / rows.len() as f64);
+            }
+            for database in DATABASES {
+                assert_eq!(servers.n_stored_in(database).await, rows.len());
+            }
+            for (nth, side) in sides.iter().enumerate() {
+                rates[nth].push(rows.len() as f64 / side.elapsed.as_secs_f64());
+                for (samples, used) in cpu[nth].iter_mut().zip(used[nth]) {
+                    samples.push(used.as_secs_f64() * 1e6 / rows.len() as f64);
                 }
-                assert_eq!(servers.n_stored().await, rows.len());
-                samples.push(rows.len() as f64 / elapsed.as_secs_f64());
             }
         }
+        let [worker, copy, copy_and_read, commit] = rates;
+        let [
+            [redis, postgres],
+            [_, copying],
+            [_, beside_reading],
+            [_, committing],
+        ] = cpu;
+        let of = |what: &str| format!("{what}, {connections} connection(s)");
+        let figures = [
+            ("drain", "rows/s", worker, &copy, Target::RatioAtLeast(0.95)),
+            (
+                "raw COPY, reading the stream",
+                "rows/s",
+                copy_and_read,
+                &copy,
+                Target::None,
+            ),
+            (
+                "commits without Redis",
+                "rows/s",
+                commit,
+                &copy,
+                Target::None,
+            ),
+            (
+                "Postgres' processor time a row, drain",
+                "µs",
+                postgres,
+                &copying,
+                Target::None,
+            ),
+            (
+                "Postgres' processor time a row, raw COPY reading the stream",
+                "µs",
+                beside_reading,
+                &copying,
+                Target::None,
+            ),
+            (
+                "Postgres' processor time a row, commits without Redis",
+                "µs",
+                committing,
+                &copying,
+                Target::None,
+            ),
+        ];
+        for (what, unit, ours, beside, target) in figures {
+            report.push(Figure {
+                what: of(what),
+                unit,
+                ours,
+                beside: Some(("raw COPY".to_owned(), beside.clone())),
+                target,
+            });
+        }
         report.push(Figure {
-            what: format!("drain, {connections} connection(s)"),
-            unit: "rows/s",
-            ours: drains,
-            beside: Some(("raw COPY".to_owned(), copies)),
-            target: Target::RatioAtLeast(0.95),
-        });
-        let [[redis, postgres], [_, copying]] = cpu;
-        report.push(Figure {
-            what: "Postgres' processor time a row".to_owned(),
-            unit: "µs",
-            ours: postgres,
-            beside: Some(("raw COPY".to_owned(), copying)),
-            target: Target::None,
-        });
-        report.push(Figure {
-            what: "Redis' processor time a row".to_owned(),
+            what: of("Redis' processor time a row, drain"),
             unit: "µs",
             ours: redis,
             beside: None,
             target: Target::None,
         });
     }
+    report.push(Figure {
+        what: "a row in Redis".to_owned(),
+        unit: "bytes",
+        ours: Samples::from_iter([bytes_in_redis as f64 / rows.len() as f64]),
+        beside: None,
+        target: Target::None,
+    });
     println!("{}", report.render(args.json));
 }

@@ -2,9 +2,10 @@
 //! gain by them.
 //!
 //! The same rows are copied in transactions of 5,000 into a table of each candidate, made anew for every
-//! run and partitioned by day as Passerby's is; then it is vacuumed, as autovacuum would do, measured, and
+//! run and partitioned by day as Passerby's is. The candidates take turns by transaction, so that a machine
+//! which becomes slower does so for all of them. Then each is vacuumed, as autovacuum would do, measured, and
 //! asked. The bytes for COPY are made before the clock runs. All queries are planned anew, as those of the
-//! store are, on one open connection.
+//! store are, on the candidate's own connection.
 //!
 //! ```text
 //! cargo bench-indices [-- --rows N] [-- --days N] [-- --only TEXT] [-- --repetitions N] [-- --json]
@@ -22,6 +23,7 @@ use std::{pin::pin, time::Duration};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
+use fastrand::Rng;
 use futures_util::{SinkExt, TryStreamExt};
 use passerby_tests::benching::{
     BenchServers, Figure, History, Report, Samples, Target, bytes_of, settle,
@@ -31,7 +33,7 @@ use tokio_postgres::{Client, types::ToSql};
 
 const BATCH_ROWS: i64 = 5_000;
 /// So many batches are made, then stored.
-const BATCHES_AHEAD: i64 = 40;
+const BATCHES_AHEAD: usize = 40;
 /// Then no further query is begun: one that is slow tells so the first time.
 const QUERYING: Duration = Duration::from_secs(10);
 
@@ -47,7 +49,7 @@ struct Args {
     /// Cameras that they are of.
     #[arg(long, default_value = "32")]
     cameras: i64,
-    /// Only candidates whose name has this in it; may be given several times.
+    /// Only the candidate of this name, or those whose names have this in it; may be given several times.
     #[arg(long)]
     only: Vec<String>,
     /// Queries of each kind that a 95th percentile is taken of; a tenth of those over a day.
@@ -152,6 +154,16 @@ const CANDIDATES: &[Candidate] = &[
     texts(
         "Passerby's: brin timestamp, (session, track)",
         &[BRIN_TIME, "(session_id, track_id)"],
+    ),
+    texts(
+        "brin timestamp, (track, session)",
+        &[BRIN_TIME, "(track_id, session_id)"],
+    ),
+    texts("brin timestamp, (track)", &[BRIN_TIME, "(track_id)"]),
+    texts("brin timestamp, (session)", &[BRIN_TIME, "(session_id)"]),
+    texts(
+        "brin timestamp, (hash of session and track)",
+        &[BRIN_TIME, "(hashtextextended(session_id, track_id))"],
     ),
     texts(
         "brin timestamp, (camera, timestamp), (session, track)",
@@ -261,6 +273,28 @@ impl Columns {
         }
     }
 
+    /// Rows of some spans as they are to be copied, the bytes of each span on their own.
+    async fn encode(self, client: &Client, history: History, spans: &[(i64, i64)]) -> Vec<Bytes> {
+        let mut all = Vec::new();
+        for &(first, end) in spans {
+            let sql = format!(
+                "COPY (SELECT {} FROM ({}) AS rows) TO STDOUT (FORMAT binary)",
+                self.values(),
+                history.select(first, end)
+            );
+            let pieces = client.copy_out(&sql).await.unwrap();
+            let span: BytesMut = pieces
+                .try_fold(BytesMut::new(), async |mut all, piece| {
+                    all.extend_from_slice(&piece);
+                    Ok(all)
+                })
+                .await
+                .unwrap();
+            all.push(span.freeze());
+        }
+        all
+    }
+
     fn names(self) -> String {
         let names: Vec<_> = self.all().iter().map(|(name, ..)| *name).collect();
         names.join(", ")
@@ -289,6 +323,12 @@ impl Columns {
 }
 
 impl Candidate {
+    /// By its name, or by a part of it that is nobody's name.
+    fn is_meant_by(&self, text: &str) -> bool {
+        let is_a_name = CANDIDATES.iter().any(|candidate| candidate.name == text);
+        self.name == text || (!is_a_name && self.name.contains(text))
+    }
+
     async fn create(&self, client: &Client, history: History) {
         let own = if self.columns == Columns::Plain {
             "id bigserial PRIMARY KEY, created_at timestamptz DEFAULT now(), metadata jsonb, "
@@ -303,7 +343,7 @@ impl Candidate {
             .collect();
         let is_partitioned = self.columns != Columns::Plain;
         let mut sql = format!(
-            "DROP TABLE IF EXISTS candidate; CREATE TABLE candidate ({own}{}){};",
+            "CREATE TABLE candidate ({own}{}){};",
             columns.join(", "),
             if is_partitioned {
                 " PARTITION BY RANGE (timestamp)"
@@ -323,49 +363,7 @@ impl Candidate {
                 to.to_rfc3339()
             ));
         }
-        sql.push_str("CHECKPOINT");
         client.batch_execute(&sql).await.unwrap();
-    }
-
-    /// Copies all rows and says how long that took.
-    async fn load(&self, client: &Client, history: History) -> Duration {
-        let into = format!(
-            "COPY candidate ({}) FROM STDIN (FORMAT binary)",
-            self.columns.names()
-        );
-        let into = client.prepare(&into).await.unwrap();
-        let mut elapsed = Duration::ZERO;
-        let mut first = 0;
-        while first < history.rows {
-            let end = history.rows.min(first + BATCHES_AHEAD * BATCH_ROWS);
-            let mut batches = Vec::new();
-            while first < end {
-                let next = end.min(first + BATCH_ROWS);
-                let select = history.select(first, next);
-                let sql = format!(
-                    "COPY (SELECT {} FROM ({select}) AS rows) TO STDOUT (FORMAT binary)",
-                    self.columns.values()
-                );
-                let pieces = client.copy_out(&sql).await.unwrap();
-                let batch: BytesMut = pieces
-                    .try_fold(BytesMut::new(), async |mut all, piece| {
-                        all.extend_from_slice(&piece);
-                        Ok(all)
-                    })
-                    .await
-                    .unwrap();
-                batches.push(batch.freeze());
-                first = next;
-            }
-            let started = Instant::now();
-            for batch in batches {
-                let mut sink = pin!(client.copy_in::<_, Bytes>(&into).await.unwrap());
-                sink.send(batch).await.unwrap();
-                sink.finish().await.unwrap();
-            }
-            elapsed += started.elapsed();
-        }
-        elapsed
     }
 
     /// Whether rows of a minute are to be asked for by their minute too.
@@ -390,8 +388,17 @@ impl Candidate {
     }
 
     fn one_track(&self) -> String {
+        self.one_track_when("")
+    }
+
+    /// As who knows when it was seen asks for it.
+    fn one_track_within_its_span(&self) -> String {
+        self.one_track_when("AND timestamp >= $4 AND timestamp < $5")
+    }
+
+    fn one_track_when(&self, when: &str) -> String {
         format!(
-            "SELECT {} FROM candidate WHERE {} AND {} AND track_id = $3 ORDER BY timestamp, detection_id",
+            "SELECT {} FROM candidate WHERE {} AND {} AND track_id = $3 {when} ORDER BY timestamp, detection_id",
             self.columns.names(),
             self.columns.is("session", 1),
             self.columns.is("camera", 2),
@@ -445,12 +452,14 @@ struct Measured {
     bytes: Samples,
     minute_ms: Samples,
     track_ms: Samples,
+    track_within_its_span_ms: Samples,
     hours_ms: Samples,
     hours_of_camera_ms: Samples,
 }
 
 impl Measured {
-    async fn run(
+    /// Of a table that has just been loaded.
+    async fn ask(
         &mut self,
         client: &Client,
         candidate: &Candidate,
@@ -458,10 +467,6 @@ impl Measured {
         args: &Args,
         salt: i64,
     ) {
-        candidate.create(client, history).await;
-        let elapsed = candidate.load(client, history).await;
-        self.rows_per_s
-            .push(history.rows as f64 / elapsed.as_secs_f64());
         settle(client, "candidate").await;
         let bytes = bytes_of(client, "candidate").await;
         self.bytes.push(bytes as f64 / history.rows as f64);
@@ -487,6 +492,21 @@ impl Measured {
             .collect();
         self.track_ms
             .push(p95(client, &candidate.one_track(), queries).await);
+        let queries = history
+            .some_bursts(args.queries, salt)
+            .map(|b| {
+                let end = b.start + TimeDelta::seconds(10);
+                vec![
+                    boxed(b.session_id),
+                    boxed(b.camera_id),
+                    boxed(b.track_id),
+                    boxed(b.start),
+                    boxed(end),
+                ]
+            })
+            .collect();
+        self.track_within_its_span_ms
+            .push(p95(client, &candidate.one_track_within_its_span(), queries).await);
         let day = |at: DateTime<Utc>| {
             at - TimeDelta::microseconds(at.timestamp_micros() % 86_400_000_000)
         };
@@ -514,10 +534,58 @@ impl Measured {
             .collect();
         self.hours_of_camera_ms
             .push(p95(client, &candidate.people_per_hour(true), queries).await);
-        client.batch_execute("DROP TABLE candidate").await.unwrap();
         // It takes minutes, and whoever waits wants to know of what.
         eprintln!("{}: {self:?}", candidate.name);
     }
+}
+
+/// Copies all rows into the tables of all candidates, and says how long each of them took.
+async fn load(
+    candidates: &[&Candidate],
+    clients: &[Client],
+    encoding: &Client,
+    history: History,
+    random: &mut Rng,
+) -> Vec<Duration> {
+    let mut into = Vec::new();
+    for (candidate, client) in candidates.iter().zip(clients) {
+        let names = candidate.columns.names();
+        let copy = format!("COPY candidate ({names}) FROM STDIN (FORMAT binary)");
+        into.push(client.prepare(&copy).await.unwrap());
+    }
+    let mut elapsed = vec![Duration::ZERO; candidates.len()];
+    let ends =
+        (BATCH_ROWS..history.rows + BATCH_ROWS).step_by(usize::try_from(BATCH_ROWS).unwrap());
+    let spans: Vec<_> = ends
+        .map(|end| (end - BATCH_ROWS, end.min(history.rows)))
+        .collect();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    for spans in spans.chunks(BATCHES_AHEAD) {
+        let mut encoded: Vec<(Columns, Vec<Bytes>)> = Vec::new();
+        for candidate in candidates {
+            let columns = candidate.columns;
+            if encoded.iter().all(|(done, _)| *done != columns) {
+                encoded.push((columns, columns.encode(encoding, history, spans).await));
+            }
+        }
+        for nth in 0..spans.len() {
+            // So that nobody always follows the same one.
+            random.shuffle(&mut order);
+            for &at in &order {
+                let columns = candidates[at].columns;
+                let (_, batches) = encoded.iter().find(|(of, _)| *of == columns).unwrap();
+                let batch = batches[nth].clone();
+                let started = Instant::now();
+                let mut sink = pin!(clients[at].copy_in::<_, Bytes>(&into[at]).await.unwrap());
+                sink.send(batch).await.unwrap();
+                let n_rows = sink.finish().await.unwrap();
+                elapsed[at] += started.elapsed();
+                let (first, end) = spans[nth];
+                assert_eq!(i64::try_from(n_rows).unwrap(), end - first);
+            }
+        }
+    }
+    elapsed
 }
 
 /// What explains the numbers.
@@ -551,28 +619,44 @@ async fn main() {
     let candidates: Vec<_> = CANDIDATES
         .iter()
         .filter(|candidate| {
-            args.only.is_empty() || args.only.iter().any(|text| candidate.name.contains(text))
+            args.only.is_empty() || args.only.iter().any(|text| candidate.is_meant_by(text))
         })
         .collect();
     let mut measured = vec![Measured::default(); candidates.len()];
+    let mut random = Rng::with_seed(1);
     for salt in 0..args.repetitions {
-        for (candidate, measured) in candidates.iter().zip(&mut measured) {
+        let mut clients = Vec::new();
+        for (nth, candidate) in candidates.iter().enumerate() {
+            let client = servers.client().await;
+            client
+                .batch_execute(&format!(
+                    "CREATE SCHEMA candidate_{nth}; SET search_path = candidate_{nth}, candidates"
+                ))
+                .await
+                .unwrap();
+            candidate.create(&client, history).await;
+            clients.push(client);
+        }
+        client.batch_execute("CHECKPOINT").await.unwrap();
+        let elapsed = load(&candidates, &clients, &client, history, &mut random).await;
+        for (nth, (candidate, measured)) in candidates.iter().zip(&mut measured).enumerate() {
+            let rate = history.rows as f64 / elapsed[nth].as_secs_f64();
+            measured.rows_per_s.push(rate);
+            let salt = i64::try_from(salt).unwrap();
             measured
-                .run(
-                    &client,
-                    candidate,
-                    history,
-                    &args,
-                    i64::try_from(salt).unwrap(),
-                )
+                .ask(&clients[nth], candidate, history, &args, salt)
                 .await;
+            client
+                .batch_execute(&format!("DROP SCHEMA candidate_{nth} CASCADE"))
+                .await
+                .unwrap();
         }
     }
 
     let mut report = Report::new(
         "indices",
         format!(
-            "{} rows of {} days and {} cameras, {BATCH_ROWS} a COPY, one connection; 95th percentiles of {} queries, or those \
+            "{} rows of {} days and {} cameras, {BATCH_ROWS} a COPY, candidates in turns; 95th percentiles of {} queries, or those \
              of {QUERYING:?}; median of {} (min … max)",
             history.rows, history.days, history.cameras, args.queries, args.repetitions
         ),
@@ -618,6 +702,13 @@ async fn main() {
                 &measured.track_ms,
                 None,
                 Target::AtMost(5.0),
+            ),
+            (
+                "one track, its time known",
+                "ms",
+                &measured.track_within_its_span_ms,
+                None,
+                Target::None,
             ),
             (
                 "people per hour of a day",

@@ -115,6 +115,8 @@ fn python() -> PathBuf {
 enum Side {
     /// The worker's program; with its defaults, or with these arguments.
     Process(&'static [&'static str]),
+    /// The same over one connection, with the Python program's entries.
+    ProcessOfMaps,
     /// The worker as a library, over one connection.
     Library,
     /// Bare COPY of rows that are encoded before the clock starts, over one connection: who reads rows from
@@ -124,8 +126,9 @@ enum Side {
     Python(&'static str, &'static str, &'static str),
 }
 
-const SIDES: [Side; 7] = [
+const SIDES: [Side; 8] = [
     Side::Process(&["--committers", "1"]),
+    Side::ProcessOfMaps,
     Side::Library,
     Side::RawCopy,
     Side::Python("detections", ENTRIES_PER_READ, "copy"),
@@ -154,16 +157,22 @@ impl Side {
         let client = servers.client().await;
         let table = match self {
             Self::Python(table, ..) => table,
-            Self::Process(_) | Self::Library | Self::RawCopy => "detections",
+            Self::Process(_) | Self::ProcessOfMaps | Self::Library | Self::RawCopy => "detections",
         };
         if table != "detections" {
             client.batch_execute(PEERS_OWN_TABLE).await.unwrap();
         }
-        if matches!(self, Self::Process(_) | Self::Library) {
-            servers.fill(rows).await;
+        match self {
+            Self::Process(_) | Self::Library => drop(servers.fill(rows).await),
+            Self::ProcessOfMaps => drop(servers.fill_plain(rows).await),
+            Self::RawCopy | Self::Python(..) => {}
         }
         let drained = match self {
             Self::Process(args) => WorkerProcess::start(servers, args).drained().await,
+            Self::ProcessOfMaps => {
+                let one = &["--committers", "1"];
+                WorkerProcess::start(servers, one).drained().await
+            }
             Self::Library => library(servers).await,
             Self::RawCopy => {
                 let before = Usage::of_this_process();
@@ -254,6 +263,7 @@ async fn main() {
     }
     let [
         process,
+        process_of_maps,
         library,
         raw_copy,
         copy,
@@ -285,6 +295,13 @@ async fn main() {
         (
             "process, one connection",
             &process,
+            "Python, COPY",
+            &copy,
+            2.5,
+        ),
+        (
+            "process, one connection, the same entries of maps",
+            &process_of_maps,
             "Python, COPY",
             &copy,
             2.5,
@@ -337,6 +354,14 @@ async fn main() {
         "Python, COPY",
         &copy.cpu_us,
         Target::AtMost(0.6),
+    );
+    push(
+        "processor time, one connection, the same entries of maps",
+        "µs/row",
+        &process_of_maps.cpu_us,
+        "Python, COPY",
+        &copy.cpu_us,
+        Target::None,
     );
     push(
         "processor time, as it comes",

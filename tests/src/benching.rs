@@ -7,6 +7,7 @@ mod pace;
 mod report;
 mod samples;
 mod servers;
+mod turns;
 mod usage;
 mod worker_process;
 
@@ -15,7 +16,8 @@ pub use latencies::Latencies;
 pub use pace::Pace;
 pub use report::{Figure, Report, Target, number};
 pub use samples::Samples;
-pub use servers::{BenchServers, Rows};
+pub use servers::{BenchServers, Copying, Rows};
+pub use turns::{Side, Work};
 pub use usage::{CpuTime, Usage};
 pub use worker_process::{Drained, WorkerProcess};
 

@@ -177,7 +177,12 @@ impl BenchServers {
 
     /// Empties the tables and writes everything to disk, so that no run pays for the one before.
     pub async fn clean(&self) {
-        self.client()
+        self.clean_database("postgres").await;
+    }
+
+    /// The same of another database.
+    pub async fn clean_database(&self, database: &str) {
+        self.client_of(database)
             .await
             .batch_execute("TRUNCATE detections, ledger, sessions; CHECKPOINT")
             .await
@@ -187,27 +192,20 @@ impl BenchServers {
     /// How long it takes to write batches that are encoded already by bare binary COPY, each in a transaction of
     /// its own, over so many connections.
     pub async fn copy(&self, batches: &Arc<Vec<Bytes>>, connections: usize) -> Duration {
-        let mut stores = Vec::new();
-        for _ in 0..connections {
-            stores.push(Store::connect(&self.database_url()).await.unwrap());
-        }
+        let copying = Copying::prepare(&self.database_url(), batches, connections).await;
         let began = Instant::now();
-        let mut tasks = JoinSet::new();
-        for (nth, mut store) in stores.into_iter().enumerate() {
-            let batches = Arc::clone(batches);
-            tasks.spawn(async move {
-                for batch in batches.iter().skip(nth).step_by(connections) {
-                    store.copy_raw(batch.clone()).await.unwrap();
-                }
-            });
-        }
-        tasks.join_all().await;
+        copying.run().await;
         began.elapsed()
     }
 
     /// The rows that are stored.
     pub async fn n_stored(&self) -> usize {
-        let client = self.client().await;
+        self.n_stored_in("postgres").await
+    }
+
+    /// Those of another database.
+    pub async fn n_stored_in(&self, database: &str) -> usize {
+        let client = self.client_of(database).await;
         let row = client
             .query_one("SELECT count(*) FROM detections", &[])
             .await
@@ -220,19 +218,22 @@ impl BenchServers {
         self.fill_shards(rows, 1).await
     }
 
+    /// The same rows in the same entries, in the form that anybody can write: an array of maps.
+    pub async fn fill_plain(&self, rows: Rows) -> u64 {
+        self.fill_streams(rows, &[Self::stream()], |pipe, stream, detections| {
+            let maps: Vec<_> = detections.iter().map(Map::from).collect();
+            add(pipe, stream, rmp_serde::to_vec_named(&maps).unwrap());
+        })
+        .await
+    }
+
     /// Fills so many shards anew, their entries in turns.
     pub async fn fill_shards(&self, rows: Rows, shards: u16) -> u64 {
         let streams = KeyPrefix::default().streams(NonZeroU16::new(shards).unwrap());
         self.fill_streams(rows, &streams, |pipe, stream, detections| {
             let mut payload = Vec::new();
             wire::encode_detections(detections, &mut payload);
-            pipe.cmd("XADD")
-                .arg(stream)
-                .arg(&["*", "v", "1", "k", "d", "i"])
-                .arg(IdempotencyKey::generate().as_bytes())
-                .arg("p")
-                .arg(payload)
-                .ignore();
+            add(pipe, stream, payload);
         })
         .await
     }
@@ -283,6 +284,52 @@ impl BenchServers {
             bytes += used.unwrap_or(0);
         }
         bytes
+    }
+}
+
+fn add(pipe: &mut Pipeline, stream: &StreamKey, payload: Vec<u8>) {
+    pipe.cmd("XADD")
+        .arg(stream)
+        .arg(&["*", "v", "1", "k", "d", "i"])
+        .arg(IdempotencyKey::generate().as_bytes())
+        .arg("p")
+        .arg(payload)
+        .ignore();
+}
+
+/// Batches that are encoded already, and the connections that will write them.
+#[derive(Debug)]
+pub struct Copying {
+    batches: Arc<Vec<Bytes>>,
+    stores: Vec<Store>,
+}
+
+impl Copying {
+    /// Opens so many connections.
+    pub async fn prepare(url: &DatabaseUrl, batches: &Arc<Vec<Bytes>>, connections: usize) -> Self {
+        let mut stores = Vec::new();
+        for _ in 0..connections {
+            stores.push(Store::connect(url).await.unwrap());
+        }
+        Self {
+            batches: Arc::clone(batches),
+            stores,
+        }
+    }
+
+    /// Writes the batches by bare binary COPY, each in a transaction of its own, the connections in turns.
+    pub async fn run(self) {
+        let connections = self.stores.len();
+        let mut tasks = JoinSet::new();
+        for (nth, mut store) in self.stores.into_iter().enumerate() {
+            let batches = Arc::clone(&self.batches);
+            tasks.spawn(async move {
+                for batch in batches.iter().skip(nth).step_by(connections) {
+                    store.copy_raw(batch.clone()).await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
     }
 }
 
