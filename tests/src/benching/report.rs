@@ -36,11 +36,14 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Ours over the other side's.
+    /// Ours over the other side's: the median of the runs, each of which both sides have shared. Where they have
+    /// not, the ratio of their medians.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         let (_, beside) = self.beside.as_ref()?;
-        Some(self.ours.median() / beside.median())
+        let of_medians = || self.ours.median() / beside.median();
+        let of_runs = self.ours.over(beside);
+        Some(of_runs.map_or_else(of_medians, |ratios| ratios.median()))
     }
 
     /// Whether the target is reached, where there is one.
