@@ -87,6 +87,9 @@ async fn drain(config: WorkerConfig) -> Work {
     })
 }
 
+/// A stream's name, and its entries with their IDs.
+type OfStream = (Value, Vec<(Value, Value)>);
+
 /// Reads entries of the stream, which nobody decodes.
 struct Reader(MultiplexedConnection);
 
@@ -128,8 +131,7 @@ impl Reader {
             .arg(&["GROUP", Self::GROUP, consumer, "COUNT"])
             .arg(BATCH_ROWS / ROWS_PER_ENTRY)
             .arg(&["STREAMS", BenchServers::stream().as_str(), ">"]);
-        let (streams,): (Vec<(Value, Vec<(Value, Value)>)>,) =
-            pipe.query_async(&mut self.0).await.unwrap();
+        let (streams,): (Vec<OfStream>,) = pipe.query_async(&mut self.0).await.unwrap();
         let entries = streams.into_iter().flat_map(|(_, entries)| entries);
         entries.map(|(id, _)| id).collect()
     }
@@ -211,6 +213,10 @@ async fn commit(database: DatabaseUrl, batches: Vec<Batch>, connections: usize) 
 }
 
 /// The worker; raw COPY; raw COPY that reads the stream; and commits without Redis.
+#[expect(
+    clippy::async_yields_async,
+    reason = "what is prepared begins its work with its first turn"
+)]
 fn prepare(
     servers: &BenchServers,
     rows: Rows,
