@@ -78,12 +78,10 @@ impl CopyBuffer {
     }
 
     /// An empty buffer in the memory of rows that were sent, which nobody else reads.
-    pub(crate) fn reusing(mut sent: Bytes) -> Self {
-        // Whatever is in it would be moved to the front.
-        sent.truncate(0);
-        Self {
-            tuples: Vec::from(sent),
-        }
+    pub(crate) fn reusing(sent: Bytes) -> Self {
+        let mut tuples = Vec::from(sent);
+        tuples.clear();
+        Self { tuples }
     }
 
     /// Bytes there is room for.
