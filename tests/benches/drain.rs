@@ -2,8 +2,9 @@
 //!
 //! Both sides write the same rows in transactions of the same size into the same table with the same
 //! indices of the same server, over one and over two connections. They take turns of 0.4 s: one stands still
-//! while another is at work; for that each has a database of its own. The raw side has its rows encoded before the clock starts and writes neither
-//! ledger nor sessions; it reads no Redis. Before each run the tables are emptied and a checkpoint is made.
+//! while another is at work; for that each has a database of its own. The raw side has its rows encoded before
+//! the clock starts and writes neither ledger nor sessions; it reads no Redis. Before each run the tables are
+//! emptied and a checkpoint is made.
 //!
 //! Two more sides show what a worker's parts cost: raw COPY that reads and acknowledges the stream beside it and
 //! throws away what it read; and commits of batches made before, with ledger, sessions and books, which read
@@ -148,11 +149,13 @@ async fn copy_and_read(
     redis: RedisUrl,
     database: DatabaseUrl,
     batches: Arc<Vec<Bytes>>,
+    entries: usize,
     connections: usize,
 ) {
     Reader::start(&redis).await.make_group().await;
     let mut tasks = JoinSet::new();
-    for nth in 0..connections {
+    // Who has no batch reads nothing.
+    for nth in 0..connections.min(batches.len()) {
         let mut store = Store::connect(&database).await.unwrap();
         let mut reader = Reader::start(&redis).await;
         let batches = Arc::clone(&batches);
@@ -182,7 +185,7 @@ async fn copy_and_read(
         });
     }
     let n_read: usize = tasks.join_all().await.into_iter().sum();
-    assert_eq!(n_read, batches.len() * (BATCH_ROWS / ROWS_PER_ENTRY));
+    assert_eq!(n_read, entries);
     let mut reader = Reader::start(&redis).await;
     let pending: (usize, Value, Value, Value) = redis::cmd("XPENDING")
         .arg(&[BenchServers::stream().as_str(), Reader::GROUP])
@@ -240,6 +243,7 @@ fn prepare(
                 redis,
                 of_reading,
                 copied_and_read,
+                rows.entries,
                 connections,
             )) as Work
         }),

@@ -221,8 +221,7 @@ impl BenchServers {
     /// The same rows in the same entries, in the form that anybody can write: an array of maps.
     pub async fn fill_plain(&self, rows: Rows) -> u64 {
         self.fill_streams(rows, &[Self::stream()], |pipe, stream, detections| {
-            let maps: Vec<_> = detections.iter().map(Map::from).collect();
-            add(pipe, stream, rmp_serde::to_vec_named(&maps).unwrap());
+            add(pipe, stream, maps(detections));
         })
         .await
     }
@@ -242,11 +241,10 @@ impl BenchServers {
     /// programs write MessagePack; returns the bytes that Redis needs for it.
     pub async fn fill_with_maps(&self, rows: Rows, stream: &str) -> u64 {
         self.fill_streams(rows, &[stream], |pipe, stream, detections| {
-            let maps: Vec<_> = detections.iter().map(Map::from).collect();
             pipe.cmd("XADD")
                 .arg(stream)
                 .arg(&["*", "p"])
-                .arg(rmp_serde::to_vec_named(&maps).unwrap())
+                .arg(maps(detections))
                 .ignore();
         })
         .await
@@ -351,6 +349,11 @@ struct Map<'a> {
     gender_confidence: Option<f64>,
     frame_number: i64,
     degraded: bool,
+}
+
+fn maps(detections: &[Detection]) -> Vec<u8> {
+    let maps: Vec<_> = detections.iter().map(Map::from).collect();
+    rmp_serde::to_vec_named(&maps).unwrap()
 }
 
 impl<'a> From<&'a Detection> for Map<'a> {
