@@ -12,9 +12,11 @@ use crate::{
 };
 
 mod builder;
+mod order;
 
 pub use builder::BatchBuilder;
 pub(crate) use builder::made_at;
+pub(crate) use order::RowOrder;
 
 /// Most traces that one batch is linked to.
 pub(crate) const MAX_LINKS: usize = 128;
@@ -62,6 +64,8 @@ pub struct BatchEntry {
 pub struct Batch {
     entries: Vec<BatchEntry>,
     pub(crate) tuples: Bytes,
+    /// In which order they go into COPY; `None` when some were taken out: as they lie.
+    pub(crate) order: Option<Arc<RowOrder>>,
     pub(crate) tracks: Vec<Track>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) dead_letters: Vec<DeadLetter>,
@@ -77,17 +81,30 @@ pub struct Batch {
     pub(crate) timing: Option<Timing>,
 }
 
+/// What the rows of a batch were kept in, emptied.
+#[derive(Debug, Default)]
+pub(crate) struct BatchMemory {
+    pub(crate) tuples: CopyBuffer,
+    pub(crate) order: RowOrder,
+}
+
 impl Batch {
     /// The entries, in the order they were read.
     pub fn entries(&self) -> &[BatchEntry] {
         &self.entries
     }
 
-    /// The memory of its COPY data, unless somebody else still reads that.
-    pub(crate) fn into_copy_buffer(self) -> Option<CopyBuffer> {
-        self.tuples
-            .is_unique()
-            .then(|| CopyBuffer::reusing(self.tuples))
+    /// The memory of its rows, unless somebody else still reads them.
+    pub(crate) fn into_memory(self) -> Option<BatchMemory> {
+        if !self.tuples.is_unique() {
+            return None;
+        }
+        let mut order = self.order.and_then(Arc::into_inner).unwrap_or_default();
+        order.clear();
+        Some(BatchMemory {
+            tuples: CopyBuffer::reusing(self.tuples),
+            order,
+        })
     }
 
     /// Detections to be stored.
@@ -126,6 +143,7 @@ impl Batch {
         let (tuples, tracks, sessions, letters) = ends;
         let rest = Self {
             tuples: self.tuples.split_off(tuples),
+            order: None,
             tracks: self.tracks.split_off(tracks),
             sessions: self.sessions.split_off(sessions),
             dead_letters: self.dead_letters.split_off(letters),
@@ -143,6 +161,7 @@ impl Batch {
         };
         let first = Self {
             n_detections: self.n_detections - rest.n_detections,
+            order: None,
             may_be_known: true,
             entries: first,
             twins: Vec::new(),
@@ -201,6 +220,7 @@ impl Batch {
         let part = Self {
             entries: Vec::new(),
             tuples: self.tuples.slice(tuples),
+            order: None,
             tracks: self.tracks[tracks.clone()].to_vec(),
             sessions: self.sessions[sessions.clone()].to_vec(),
             dead_letters: Vec::new(),
@@ -270,6 +290,7 @@ impl Batch {
         };
         self.dead_letters = vec![make(entry)];
         self.tuples = Bytes::new();
+        self.order = None;
         self.tracks.clear();
         self.sessions.clear();
         self.n_detections = 0;
@@ -318,6 +339,7 @@ impl Batch {
         tuples.extend_from_slice(&self.tuples[..tuple.start]);
         tuples.extend_from_slice(&self.tuples[tuple.end..]);
         self.tuples = tuples.freeze();
+        self.order = None;
         let letters_at = self.entries[at].dead_letters.end;
         self.dead_letters.insert(letters_at, letter);
         self.entries[at].tuples.end -= tuple.len();

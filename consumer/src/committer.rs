@@ -18,7 +18,7 @@ use tracing::{Instrument, debug, error, info, warn};
 use crate::{
     WorkerError,
     batch::{Batch, BatchEntry, Origin, RawFields},
-    copy_buffers::CopyBuffers,
+    batch_memory::BatchMemories,
     dead_letter_guard::DeadLetterGuard,
     decoder,
     health::Turning,
@@ -76,7 +76,7 @@ pub(crate) struct Committer {
     pub(crate) store: Store,
     pub(crate) batches: Arc<Mutex<mpsc::Receiver<Batch>>>,
     pub(crate) settled: mpsc::Sender<Committed>,
-    pub(crate) buffers: CopyBuffers,
+    pub(crate) buffers: BatchMemories,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: DeadLetterGuard,
@@ -353,7 +353,7 @@ fn log_failure(failure: &StoreError, n_failures: u32, n_rows: usize) {
 /// Moves the row that Postgres refused to the dead letters, and tells whether its entry was put back from
 /// there; `None` when Postgres named no row.
 fn refuse_row(batch: &mut Batch, failure: &CommitError) -> Option<bool> {
-    let (included, nth) = (failure.copying.as_ref()?, failure.refused_row()?);
+    let (included, nth) = (&failure.copying.as_ref()?.entries, failure.refused_row()?);
     let db = failure.error.db_error()?;
     let mut is_requeued = false;
     let row = RefusedRow {

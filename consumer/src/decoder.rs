@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::{
     batch::{Batch, BatchBuilder, Origin, RawFields},
-    copy_buffers::CopyBuffers,
+    batch_memory::BatchMemories,
     health::Turning,
     reply::{Delivered, Read},
     store::{DeadLetter, Reason},
@@ -39,13 +39,13 @@ pub(crate) struct Decoder {
     pub(crate) batch_bytes: NonZeroUsize,
     pub(crate) linger: Duration,
     pub(crate) turning: Turning,
-    pub(crate) buffers: CopyBuffers,
+    pub(crate) buffers: BatchMemories,
 }
 
 impl Decoder {
     /// Runs until the reader is gone and everything it sent has been passed on.
     pub(crate) async fn run(self, mut reads: mpsc::Receiver<Read>, batches: mpsc::Sender<Batch>) {
-        let empty = || BatchBuilder::with_buffer(self.buffers.take());
+        let empty = || BatchBuilder::in_memory(self.buffers.take());
         let mut batch = empty();
         let mut closes_at = None;
         loop {
@@ -358,7 +358,7 @@ mod tests {
             batch_bytes: NonZeroUsize::MAX,
             linger: Duration::from_secs(60),
             turning: Health::default().watch("decoder"),
-            buffers: CopyBuffers::new(1, 1 << 20),
+            buffers: BatchMemories::new(1, 1 << 20),
         };
         let (reads, reads_rx) = mpsc::channel(1);
         let (batches_tx, mut batches) = mpsc::channel(1);

@@ -11,7 +11,7 @@ use passerby_shared::{
 
 use crate::{
     batch::{Batch, BatchBuilder, BatchEntry, Origin, RawFields},
-    copy_buffers::CopyBuffers,
+    batch_memory::BatchMemories,
     decoder,
     reply::Delivered,
     store::{self, Reason},
@@ -29,17 +29,17 @@ pub fn decode(entries: Vec<Delivery>) -> Batch {
 /// Decodes one batch after the other, for whoever counts what that takes: a worker's COPY buffers go round,
 /// and stop growing after the first batches.
 #[derive(Debug)]
-pub struct Decoding(CopyBuffers);
+pub struct Decoding(BatchMemories);
 
 impl Decoding {
     /// Before the first batch.
     pub fn begin() -> Self {
-        Self(CopyBuffers::new(1, 4 << 20))
+        Self(BatchMemories::new(1, 4 << 20))
     }
 
     /// Decodes entries into a batch, which is dropped but for its buffer.
     pub fn decode(&self, entries: Vec<Delivery>) {
-        let batch = BatchBuilder::with_buffer(self.0.take());
+        let batch = BatchBuilder::in_memory(self.0.take());
         self.0.recycle(decode_into(batch, entries));
     }
 }

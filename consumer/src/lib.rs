@@ -17,12 +17,12 @@
 mod acker;
 pub mod args;
 pub mod batch;
+mod batch_memory;
 mod books_keeper;
 pub mod command_line;
 mod committer;
 mod config;
 pub mod config_file;
-mod copy_buffers;
 mod dead_letter_guard;
 mod decoder;
 pub mod exporter;

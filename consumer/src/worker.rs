@@ -18,8 +18,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::{
     InvalidConfig, WorkerConfig, WorkerReport, WorkerStats,
     acker::Acker,
+    batch_memory::BatchMemories,
     committer::Committer,
-    copy_buffers::CopyBuffers,
     dead_letter_guard::{DeadLetterGuard, MostlyBad},
     decoder::Decoder,
     group,
@@ -282,7 +282,7 @@ impl Worker {
         };
         // One that is filled, one that waits, and one in each COPY; a batch is closed by the row with which it
         // has grown too large.
-        let buffers = CopyBuffers::new(
+        let buffers = BatchMemories::new(
             config.committers.get() + 2,
             config.batch_bytes.get().saturating_mul(2),
         );

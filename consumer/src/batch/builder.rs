@@ -1,14 +1,15 @@
 //! Builds a batch entry by entry.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
 use passerby_shared::{Detection, DetectionRef, IdempotencyKey, Session, Traceparent, Track};
 
-use super::{Batch, BatchEntry, MAX_LINKS, Origin, RawFields};
+use super::{Batch, BatchEntry, BatchMemory, MAX_LINKS, Origin, RawFields, RowOrder};
 use crate::{
     decoder::FIELD_REQUEUED,
     store::{CopyBuffer, DeadLetter},
@@ -24,6 +25,9 @@ pub struct BatchBuilder {
     entries: Vec<BatchEntry>,
     keys: HashSet<IdempotencyKey>,
     tuples: CopyBuffer,
+    order: RowOrder,
+    /// The sessions of the batch, numbered as they come.
+    session_numbers: HashMap<String, u32>,
     tracks: Vec<Track>,
     sessions: Vec<Session>,
     dead_letters: Vec<DeadLetter>,
@@ -37,6 +41,8 @@ pub struct BatchBuilder {
     traces: Vec<Traceparent>,
     /// What the entry under construction has so far.
     session_ids: Vec<String>,
+    /// The number of the last of these.
+    session_number: u32,
     bad_rows: Vec<usize>,
     n_rows: usize,
 }
@@ -44,10 +50,12 @@ pub struct BatchBuilder {
 const US_PER_DAY: i64 = 86_400_000_000;
 
 impl BatchBuilder {
-    /// A builder whose COPY data goes into this buffer, which is empty.
-    pub(crate) fn with_buffer(tuples: CopyBuffer) -> Self {
+    /// A builder of a batch in this memory, which is empty.
+    pub(crate) fn in_memory(memory: BatchMemory) -> Self {
+        let BatchMemory { tuples, order } = memory;
         Self {
             tuples,
+            order,
             ..Self::default()
         }
     }
@@ -108,7 +116,7 @@ impl BatchBuilder {
     pub fn push_detection(&mut self, d: &DetectionRef<'_>) {
         self.n_rows += 1;
         self.n_detections += 1;
-        self.note_session(d.session_id);
+        let session = self.note_session(d.session_id);
         let day = d.timestamp_us.div_euclid(US_PER_DAY);
         if self.last_day != Some(day) {
             self.last_day = Some(day);
@@ -116,6 +124,7 @@ impl BatchBuilder {
                 self.days.insert(time.date_naive());
             }
         }
+        self.order.push(session, d.track_id, self.tuples.len());
         self.tuples.push(d);
     }
 
@@ -141,14 +150,24 @@ impl BatchBuilder {
         self.dead_letters.push(letter);
     }
 
-    fn note_session(&mut self, session_id: &str) {
+    /// Returns the session's number within the batch.
+    fn note_session(&mut self, session_id: &str) -> u32 {
         if self
             .session_ids
             .last()
             .is_none_or(|last| last != session_id)
         {
             self.session_ids.push(session_id.to_owned());
+            self.session_number = match self.session_numbers.get(session_id) {
+                Some(&number) => number,
+                None => {
+                    let number = u32::try_from(self.session_numbers.len()).unwrap_or(u32::MAX);
+                    self.session_numbers.insert(session_id.to_owned(), number);
+                    number
+                }
+            };
         }
+        self.session_number
     }
 
     /// Makes everything pushed since the last entry the rows of this one.
@@ -185,6 +204,7 @@ impl BatchBuilder {
         self.sessions.truncate(sessions);
         self.dead_letters.truncate(letters);
         self.n_detections -= n_detections;
+        self.order.truncate(self.n_detections);
         self.session_ids.clear();
         self.bad_rows.clear();
         self.n_rows = 0;
@@ -199,9 +219,11 @@ impl BatchBuilder {
         if let Some(timing) = &mut self.timing {
             timing.built();
         }
+        self.order.sort();
         Batch {
             entries: self.entries,
             tuples: self.tuples.freeze(),
+            order: Some(Arc::new(self.order)),
             tracks: self.tracks,
             sessions: self.sessions,
             dead_letters: self.dead_letters,

@@ -12,8 +12,8 @@ use super::OpsError;
 use crate::{
     WorkerError,
     batch::{Batch, Origin},
+    batch_memory::BatchMemories,
     committer::{Committed, Committer},
-    copy_buffers::CopyBuffers,
     dead_letter_guard::DeadLetterGuard,
     health::Health,
     metrics::Metrics,
@@ -58,7 +58,7 @@ impl Committing {
             batches: Arc::new(Mutex::new(batches_rx)),
             settled: settled_tx,
             // Nobody would take any out again.
-            buffers: CopyBuffers::new(0, 0),
+            buffers: BatchMemories::new(0, 0),
             stats: Arc::clone(&stats),
             metrics: Arc::new(Metrics::register()),
             // Nobody watches it but whoever waits for it.

@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,12 +28,13 @@ use super::{
     copy::{self, CopyIn},
     dead_letters,
     ledger::{self, IS_IN_TRANSACTION},
+    pieces::Piece,
     pruning,
     sessions::{self, Joining},
     tracks,
 };
 use crate::{
-    batch::{Batch, Origin},
+    batch::{Batch, Origin, RowOrder},
     timing::Lap,
 };
 
@@ -125,13 +127,21 @@ fn begin_transaction(silence: Duration) -> String {
     )
 }
 
-/// A commit that failed, with the entries whose rows were in the COPY when it did.
+/// A commit that failed, with what was in the COPY when it did.
 #[derive(Debug)]
 pub struct CommitError {
     /// What went wrong.
     pub error: StoreError,
-    /// The entries whose detections were being copied, by index, when the COPY failed.
-    pub(crate) copying: Option<Vec<usize>>,
+    pub(crate) copying: Option<Copying>,
+}
+
+/// The rows that were being copied when a COPY failed.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    /// The entries whose rows they are, by index.
+    pub(crate) entries: Vec<usize>,
+    /// The order they went in, where it was not that of the entries.
+    order: Option<Arc<RowOrder>>,
 }
 
 impl From<StoreError> for CommitError {
@@ -144,10 +154,14 @@ impl From<StoreError> for CommitError {
 }
 
 impl CommitError {
-    /// The place of the refused row among the rows of [`CommitError::copying`], where Postgres
+    /// The place of the refused row among those of the entries in [`CommitError::copying`], where Postgres
     /// named it.
     pub(crate) fn refused_row(&self) -> Option<usize> {
-        copy::line_of(self.error.db_error()?)?.checked_sub(1)
+        let nth = copy::line_of(self.error.db_error()?)?.checked_sub(1)?;
+        match &self.copying.as_ref()?.order {
+            Some(order) => order.row(nth),
+            None => Some(nth),
+        }
     }
 }
 
@@ -247,14 +261,14 @@ impl Store {
 async fn fast_path(
     connection: &mut Connection,
     batch: &Batch,
-    copying: &mut Option<Vec<usize>>,
+    copying: &mut Option<Copying>,
     lap: &mut Lap,
 ) -> Result<Option<CommitReport>, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
     let prepared = connection.prepared().await?;
     let books_row = connection.books.next(batch.key_prefix());
     let client = &connection.client;
-    let pieces = pieces(batch, &all);
+    let pieces = Piece::of_batch(batch);
     let begin_copy = async {
         if pieces.is_empty() {
             return Ok(None);
@@ -291,7 +305,10 @@ async fn fast_path(
     };
     report.times.begin = lap.next();
     if let Some(copy) = copy? {
-        *copying = Some(all.clone());
+        *copying = Some(Copying {
+            entries: all.clone(),
+            order: batch.order.clone(),
+        });
         if joining.is_done() && batch.is_only_detections() {
             let written = Written::of(batch, &all, &[], batch.n_detections() as u64);
             let committing = keep_and_commit(client, &prepared, books_row, written);
@@ -320,7 +337,7 @@ async fn fast_path(
 async fn careful_path(
     connection: &mut Connection,
     batch: &Batch,
-    copying: &mut Option<Vec<usize>>,
+    copying: &mut Option<Copying>,
     lap: &mut Lap,
 ) -> Result<CommitReport, StoreError> {
     let all: Vec<usize> = (0..batch.entries().len()).collect();
@@ -404,13 +421,16 @@ async fn write_rows(
     batch: &Batch,
     included: &[usize],
     joining: Joining,
-    copying: &mut Option<Vec<usize>>,
+    copying: &mut Option<Copying>,
     lap: &mut Lap,
 ) -> Result<CommitReport, StoreError> {
     let mut report = CommitReport::default();
-    let pieces = pieces(batch, included);
+    let pieces = Piece::of_entries(batch, included);
     if !pieces.is_empty() {
-        *copying = Some(included.to_vec());
+        *copying = Some(Copying {
+            entries: included.to_vec(),
+            order: None,
+        });
         let statement = &prepared.copy_detections;
         let copy = CopyIn::begin(connection, copying_rows(batch), statement).await?;
         report.detections = copy.send(pieces).await?;
@@ -518,22 +538,6 @@ async fn insert_dead_letters(
     Ok(ReasonCounts::of(letters))
 }
 
-/// The COPY data of the included entries: one piece where they are all of the batch.
-fn pieces(batch: &Batch, included: &[usize]) -> Vec<Bytes> {
-    if included.len() == batch.entries().len() {
-        return if batch.tuples.is_empty() {
-            Vec::new()
-        } else {
-            vec![batch.tuples.clone()]
-        };
-    }
-    included
-        .iter()
-        .map(|&at| batch.tuples.slice(batch.entries()[at].tuples.clone()))
-        .filter(|piece| !piece.is_empty())
-        .collect()
-}
-
 impl Connection {
     /// A bare COPY in a transaction of its own; see [`Store::copy_raw`].
     pub(super) async fn copy_raw(&mut self, tuples: Bytes) -> Result<u64, StoreError> {
@@ -541,7 +545,7 @@ impl Connection {
         let doing = "copy into `detections`".to_owned();
         CopyIn::begin(self, doing, &statement)
             .await?
-            .send([tuples])
+            .send(Piece::all_of(tuples))
             .await
     }
 }

@@ -16,6 +16,7 @@ use super::{
     Store, StoreError,
     connection::{Connection, answer},
     copy::{COPY_DETECTIONS, CopyIn},
+    pieces::Piece,
 };
 
 /// The name as its quoted parts; fails for what is no name.
@@ -199,10 +200,10 @@ impl ComparisonTable {
         .await?;
         let mut new: HashSet<Uuid> = entered.iter().map(|row| row.get(0)).collect();
         let n_new = new.len() as u64;
-        let pieces: Vec<Bytes> = entries
+        let pieces: Vec<Piece> = entries
             .into_iter()
-            .filter(|(key, rows)| new.remove(&key.as_uuid()) && !rows.is_empty())
-            .map(|(_, rows)| rows)
+            .filter(|(key, _)| new.remove(&key.as_uuid()))
+            .flat_map(|(_, rows)| Piece::all_of(rows))
             .collect();
         if pieces.is_empty() {
             return Ok((n_new, 0));

@@ -24,13 +24,12 @@ use tokio_postgres::{CopyInSink, Statement, error::DbError};
 use super::{
     StoreError,
     connection::{Connection, answer},
+    pieces::Piece,
 };
 
 /// Signature, flags and length of the header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-/// Bytes handed to the driver at a time.
-const CHUNK_BYTES: usize = 512 * 1024;
 /// 2000-01-01T00:00:00Z in microseconds since the Unix epoch.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
@@ -185,7 +184,7 @@ pub(crate) fn first_timestamp_us(tuples: &[u8]) -> Option<i64> {
 
 /// A COPY that the server has begun. Dropped, it stores nothing.
 pub(super) struct CopyIn {
-    sink: Pin<Box<CopyInSink<Bytes>>>,
+    sink: Pin<Box<CopyInSink<Piece>>>,
     silence: Duration,
     doing: String,
 }
@@ -211,7 +210,7 @@ impl CopyIn {
     /// end, within `silence`.
     pub(super) async fn send(
         self,
-        pieces: impl IntoIterator<Item = Bytes>,
+        pieces: impl IntoIterator<Item = Piece>,
     ) -> Result<u64, StoreError> {
         self.send_then(pieces, std::future::ready(())).await.0
     }
@@ -221,7 +220,7 @@ impl CopyIn {
     /// transaction has failed, and so has whatever was asked next.
     pub(super) async fn send_then<T>(
         mut self,
-        pieces: impl IntoIterator<Item = Bytes>,
+        pieces: impl IntoIterator<Item = Piece>,
         next: impl Future<Output = T>,
     ) -> (Result<u64, StoreError>, impl Future<Output = T>) {
         let mut next = Box::pin(maybe_done(next));
@@ -253,19 +252,18 @@ impl CopyIn {
         (copied, outcome(next))
     }
 
-    async fn feed(&mut self, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StoreError> {
-        self.feed_one(Bytes::from_static(HEADER)).await?;
-        for mut piece in pieces {
-            while !piece.is_empty() {
-                let chunk = piece.split_to(piece.len().min(CHUNK_BYTES));
-                self.feed_one(chunk).await?;
-            }
+    async fn feed(&mut self, pieces: impl IntoIterator<Item = Piece>) -> Result<(), StoreError> {
+        self.feed_one(Piece::AsItLies(Bytes::from_static(HEADER)))
+            .await?;
+        for piece in pieces {
+            self.feed_one(piece).await?;
         }
-        self.feed_one(Bytes::from_static(TRAILER)).await
+        self.feed_one(Piece::AsItLies(Bytes::from_static(TRAILER)))
+            .await
     }
 
-    async fn feed_one(&mut self, chunk: Bytes) -> Result<(), StoreError> {
-        answer(self.silence, self.doing.clone(), self.sink.feed(chunk)).await
+    async fn feed_one(&mut self, piece: Piece) -> Result<(), StoreError> {
+        answer(self.silence, self.doing.clone(), self.sink.feed(piece)).await
     }
 }
 

@@ -32,6 +32,7 @@ mod ledger;
 mod ledger_size;
 mod migrations;
 mod partitions;
+mod pieces;
 mod pruning;
 mod retention;
 mod sessions;
