@@ -9,17 +9,25 @@ use std::{
 };
 
 use passerby_shared::{EntryId, StreamKey};
+use tokio::sync::Notify;
 
 use crate::batch::Origin;
 
 /// Shared by the reader, who adds, and the acker, who removes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InFlight(Arc<Mutex<HashSet<Origin>>>);
+pub(crate) struct InFlight(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: Mutex<HashSet<Origin>>,
+    removed: Notify,
+}
 
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashSet<Origin>> {
         // The set is whole after each of the operations below, whoever panicked meanwhile.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let entries = &self.0.entries;
+        entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an entry; `false` when it was there.
@@ -32,6 +40,12 @@ impl InFlight {
         for origin in origins {
             set.remove(origin);
         }
+        self.0.removed.notify_one();
+    }
+
+    /// Returns once entries were removed since the last call. One task may wait, the reader.
+    pub(crate) async fn removed(&self) {
+        self.0.removed.notified().await;
     }
 
     /// The entries of one stream.

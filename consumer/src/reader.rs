@@ -33,7 +33,7 @@ use crate::{
 };
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// How often a draining reader looks whether others are done.
+/// How often a draining reader looks whether others are done, of whom it does not hear.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 const MAX_COUNT: usize = 1_000;
 /// How often the reader looks whether its group is paused.
@@ -203,7 +203,7 @@ impl Reader {
                         if self.is_drained().await {
                             return Ok(());
                         }
-                        tokio::time::sleep(DRAIN_POLL).await;
+                        self.wait_for_settling().await;
                     }
                 }
                 Err(failure) => {
@@ -307,11 +307,19 @@ impl Reader {
     async fn settled_but(&self, n_entries: usize, stop: &CancellationToken) -> bool {
         while self.in_flight.len() > n_entries {
             tokio::select! {
-                () = tokio::time::sleep(DRAIN_POLL) => {}
+                () = self.wait_for_settling() => {}
                 () = stop.cancelled() => return false,
             }
         }
         true
+    }
+
+    /// Waits until entries in work were settled, with whomever.
+    async fn wait_for_settling(&self) {
+        tokio::select! {
+            () = self.in_flight.removed() => {}
+            () = tokio::time::sleep(DRAIN_POLL) => {}
+        }
     }
 
     /// Takes those entries out that were delivered suspiciously often.

@@ -449,13 +449,12 @@ impl Worker {
             });
         last_word(shown, &ended).await;
         ended?;
-        if config.drain {
-            let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
-            if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {
-                warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
+        let summarizing = async {
+            if config.drain {
+                summarize(&config).await;
             }
-        }
-        leave(&config, &streams).await;
+        };
+        tokio::join!(summarizing, leave(&config, &streams));
         let report = stats.report();
         info!(
             n_entries = report.entries,
@@ -537,6 +536,14 @@ async fn supervise(
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Summarizes the sessions that have ended, of which more rows may not come for long.
+async fn summarize(config: &WorkerConfig) {
+    let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
+    if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {
+        warn!(error = %ErrorChain(&error), "the next worker will summarize ended sessions");
+    }
 }
 
 /// Leaves the group. A consumer that stays behind is harmless, so that failing is no error.
