@@ -4,7 +4,8 @@
 //! indices of the same server, over one and over two connections. They take turns of 0.4 s: one stands still
 //! while another is at work; for that each has a database of its own. The raw side has its rows encoded before
 //! the clock starts and writes neither ledger nor sessions; it reads no Redis. Before each run the tables are
-//! emptied and a checkpoint is made.
+//! emptied and a checkpoint is made. Autovacuum is off: who came by to analyze a table would do so in the turn of
+//! whoever has his then.
 //!
 //! Two more sides show what a worker's parts cost: raw COPY that reads and acknowledges the stream beside it and
 //! throws away what it read; and commits of batches made before, with ledger, sessions and books, which read
@@ -264,6 +265,7 @@ async fn main() {
     }
     let rows = Rows::at_least(args.rows, ROWS_PER_ENTRY);
     let servers = BenchServers::start().await;
+    servers.without_autovacuum().await;
     for database in DATABASES {
         servers.create_database(database).await;
     }

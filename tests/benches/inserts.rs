@@ -1,8 +1,10 @@
-//! How long a commit takes, from BEGIN to the answer to COMMIT, beside raw COPY of the same rows.
+//! How long a commit takes, from BEGIN to the answer to COMMIT, beside raw COPY of rows of the same kind.
 //!
-//! Both write batches of the same rows over one connection, in turns by batch, into tables that are emptied
-//! before a run; no batch is written twice. The store's commit writes ledger, sessions and detections in one transaction, as the worker's does;
-//! the raw side COPYs rows that are encoded before. Nobody reads Redis or decodes anything.
+//! All write batches over one connection, in turns by batch, into tables that are emptied before a run; no batch
+//! is written twice. The store's commit writes ledger, sessions and detections in one transaction, as the
+//! worker's does; the raw side COPYs rows that are encoded before. Another raw side has the rows of each batch in
+//! the order of the index over session and track, as the store's commit puts them. Nobody reads Redis or decodes
+//! anything.
 //!
 //! ```text
 //! cargo bench-inserts [-- --batches N] [-- --repetitions N] [-- --json]
@@ -17,7 +19,7 @@ use bytes::Bytes;
 use clap::Parser;
 use fastrand::Rng;
 use passerby_consumer::{batch::Batch, store::Store};
-use passerby_tests::benching::{BenchServers, Figure, Report, Rows, Samples, Target};
+use passerby_tests::benching::{BenchServers, Figure, InBatch, Report, Rows, Samples, Target};
 use tokio::time::Instant;
 
 const ROWS_PER_ENTRY: usize = 100;
@@ -31,9 +33,10 @@ const BATCHES_AHEAD: usize = 60;
 enum Side {
     Commit,
     Copy,
+    SortedCopy,
 }
 
-const SIDES: [Side; 2] = [Side::Commit, Side::Copy];
+const SIDES: [Side; 3] = [Side::Commit, Side::Copy, Side::SortedCopy];
 
 /// Measures how long commits take.
 #[derive(Debug, Parser)]
@@ -73,20 +76,20 @@ async fn run(
     random: &mut Rng,
 ) -> [Samples; SIDES.len()] {
     let mut times = [const { Samples::new() }; SIDES.len()];
-    let mut encoded: Vec<Bytes> = rows.encode(rows_per_batch);
-    encoded.reverse();
-    let mut batches = rows.batches(rows_per_batch);
+    let mut batches = rows
+        .batches(rows_per_batch)
+        .zip(rows.encoded(rows_per_batch, InBatch::AsTheyCome))
+        .zip(rows.encoded(rows_per_batch, InBatch::BySessionAndTrack));
     loop {
         // Making one would cool every cache before the next is stored.
-        let ahead: Vec<Batch> = batches.by_ref().take(BATCHES_AHEAD).collect();
+        let ahead: Vec<((Batch, Bytes), Bytes)> = batches.by_ref().take(BATCHES_AHEAD).collect();
         if ahead.is_empty() {
             return times;
         }
         for of_all in ahead.chunks(SIDES.len()) {
             let mut order = SIDES;
             random.shuffle(&mut order);
-            for (batch, side) in of_all.iter().zip(order) {
-                let encoded = encoded.pop().unwrap();
+            for (((batch, encoded), sorted), side) in of_all.iter().zip(order) {
                 let started = Instant::now();
                 match side {
                     Side::Commit => {
@@ -94,8 +97,13 @@ async fn run(
                         drop(settled);
                         assert_eq!(report.duplicates, 0);
                     }
-                    Side::Copy => {
-                        let n_rows = store.copy_raw(encoded).await.unwrap();
+                    Side::Copy | Side::SortedCopy => {
+                        let rows = if matches!(side, Side::Copy) {
+                            encoded
+                        } else {
+                            sorted
+                        };
+                        let n_rows = store.copy_raw(rows.clone()).await.unwrap();
                         assert_eq!(usize::try_from(n_rows).unwrap(), rows_per_batch);
                     }
                 }
@@ -132,15 +140,32 @@ async fn main() {
             }
             assert_eq!(servers.n_stored().await, rows.len());
         }
-        let [commit, copy] = sides;
+        let [commit, copy, sorted] = sides;
         let of = |who: &str, which: &str| format!("{who} of {rows_per_batch} rows, {which}");
         let figures = [
-            (of("commit", "p50"), commit.p50, copy.p50, Target::None),
+            (
+                of("commit", "p50"),
+                commit.p50,
+                copy.p50.clone(),
+                Target::None,
+            ),
             (
                 of("commit", "p95"),
                 commit.p95,
-                copy.p95,
+                copy.p95.clone(),
                 Target::AtMost(most_ms),
+            ),
+            (
+                of("raw COPY of sorted batches", "p50"),
+                sorted.p50,
+                copy.p50,
+                Target::None,
+            ),
+            (
+                of("raw COPY of sorted batches", "p95"),
+                sorted.p95,
+                copy.p95,
+                Target::None,
             ),
         ];
         for (what, ours, raw, target) in figures {

@@ -1,7 +1,7 @@
 //! What a worker's process uses to drain a long stream, beside what it uses for a short one.
 //!
 //! ```text
-//! cargo bench-worker [-- --rows N] [-- --rows-beside N] [-- --repetitions N] [-- --json]
+//! cargo bench-worker [-- --rows N] [-- --rows-beside N] [-- --repetitions N] [-- --strace] [-- --json]
 //! ```
 //!
 //! The program runs with its defaults. Processor time is that of the process, in the program and in the
@@ -20,6 +20,8 @@ use passerby_tests::benching::{
 use tokio::task::spawn_blocking;
 
 const ROWS_PER_ENTRY: usize = 100;
+/// What a worker commits at once, unless told otherwise.
+const DEFAULT_BATCH_ROWS: f64 = 5_000.0;
 
 /// Measures what a worker's process uses.
 #[derive(Debug, Parser)]
@@ -33,6 +35,9 @@ struct Args {
     /// Runs of each.
     #[arg(long, default_value = "3")]
     repetitions: usize,
+    /// Has strace count the system calls of one more run with the short stream.
+    #[arg(long)]
+    strace: bool,
     /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -60,6 +65,26 @@ impl Measured {
             .push(drained.usage.cpu.as_secs_f64() * 1e6 / n_rows);
         self.peak_mib.push(drained.usage.peak_kib as f64 / 1024.0);
     }
+}
+
+/// The system calls that are made at least once for every tenth batch, by name, and how many there are a batch.
+/// The worker's start and end are in it.
+async fn system_calls(servers: &BenchServers, rows: Rows) -> Vec<(String, f64)> {
+    servers.fill(rows).await;
+    servers.clean().await;
+    let counts = WorkerProcess::count_system_calls(servers).await;
+    assert_eq!(servers.n_stored().await, rows.len());
+    let n_batches = rows.len() as f64 / DEFAULT_BATCH_ROWS;
+    // % time, seconds, µs a call, calls, errors (or nothing), name.
+    let of_line = |line: &str| -> Option<(String, f64)> {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let n_calls: f64 = columns.get(3)?.parse().ok()?;
+        Some((columns.last()?.to_string(), n_calls / n_batches))
+    };
+    let mut of_names: Vec<_> = counts.lines().filter_map(of_line).collect();
+    of_names.retain(|(_, n_calls)| *n_calls >= 0.1);
+    of_names.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    of_names
 }
 
 #[tokio::main]
@@ -117,5 +142,16 @@ async fn main() {
         of_short.peak_mib,
         Target::AtMost(48.0),
     );
+    if args.strace {
+        for (name, n_calls) in system_calls(&servers, short).await {
+            report.push(Figure {
+                what: format!("system calls a batch of {DEFAULT_BATCH_ROWS} rows: {name}"),
+                unit: "calls",
+                ours: Samples::from_iter([n_calls]),
+                beside: None,
+                target: Target::None,
+            });
+        }
+    }
     println!("{}", report.render(args.json));
 }

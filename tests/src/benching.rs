@@ -16,7 +16,7 @@ pub use latencies::Latencies;
 pub use pace::Pace;
 pub use report::{Figure, Report, Target, number};
 pub use samples::Samples;
-pub use servers::{BenchServers, Copying, Rows};
+pub use servers::{BenchServers, Copying, InBatch, Rows};
 pub use turns::{Side, Work};
 pub use usage::{CpuTime, Usage};
 pub use worker_process::{Drained, WorkerProcess};

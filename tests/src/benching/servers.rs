@@ -80,20 +80,39 @@ impl Rows {
     /// All of them in batches, encoded for COPY.
     #[must_use]
     pub fn encode(self, rows_per_batch: usize) -> Vec<Bytes> {
+        self.encoded(rows_per_batch, InBatch::AsTheyCome).collect()
+    }
+
+    /// The same, one batch after the other.
+    pub fn encoded(self, rows_per_batch: usize, order: InBatch) -> impl Iterator<Item = Bytes> {
         let entries_per_batch = (rows_per_batch / self.per_entry).max(1);
         (0..self.entries)
             .step_by(entries_per_batch)
-            .map(|first| {
+            .map(move |first| {
+                let entries = first..self.entries.min(first + entries_per_batch);
+                let mut detections: Vec<Detection> =
+                    entries.flat_map(|n| self.of_entry(n)).collect();
+                if order == InBatch::BySessionAndTrack {
+                    detections.sort_by(|a, b| {
+                        (&a.session_id, a.track_id).cmp(&(&b.session_id, b.track_id))
+                    });
+                }
                 let mut buffer = CopyBuffer::new();
-                for n in first..self.entries.min(first + entries_per_batch) {
-                    for detection in self.of_entry(n) {
-                        buffer.push(&detection.as_ref());
-                    }
+                for detection in &detections {
+                    buffer.push(&detection.as_ref());
                 }
                 buffer.freeze()
             })
-            .collect()
     }
+}
+
+/// In which order the rows of a batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InBatch {
+    /// Entry by entry.
+    AsTheyCome,
+    /// As a worker commits them.
+    BySessionAndTrack,
 }
 
 /// A private Redis and a private Postgres, everything at its default, above all Postgres' `fsync`.
@@ -121,9 +140,16 @@ impl BenchServers {
             })
             .unwrap(),
         };
-        let mut store = Store::connect(&servers.database_url()).await.unwrap();
-        store.migrate().await.unwrap();
+        servers.make_tables("postgres").await;
         servers
+    }
+
+    /// As a worker that starts makes them, so that everybody's rows go into the partition of their day.
+    async fn make_tables(&self, database: &str) {
+        let url = self.database_url_of(database);
+        let mut store = Store::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        store.ensure_partitions_ahead().await.unwrap();
     }
 
     /// Where Redis is.
@@ -148,10 +174,7 @@ impl BenchServers {
     pub async fn create_database(&self, database: &str) {
         let sql = format!("CREATE DATABASE {database}");
         self.client().await.batch_execute(&sql).await.unwrap();
-        let mut store = Store::connect(&self.database_url_of(database))
-            .await
-            .unwrap();
-        store.migrate().await.unwrap();
+        self.make_tables(database).await;
     }
 
     /// The first shard of the default prefix.
@@ -173,6 +196,18 @@ impl BenchServers {
         // It ends with the client.
         drop(tokio::spawn(connection));
         client
+    }
+
+    /// Has nobody come by to vacuum or to analyze, whose visits would fall on whoever is measured just then.
+    pub async fn without_autovacuum(&self) {
+        let client = self.client().await;
+        // Each must be a statement of its own.
+        for statement in [
+            "ALTER SYSTEM SET autovacuum = off",
+            "SELECT pg_reload_conf()",
+        ] {
+            client.batch_execute(statement).await.unwrap();
+        }
     }
 
     /// Empties the tables and writes everything to disk, so that no run pays for the one before.

@@ -1,4 +1,5 @@
 use std::{
+    fs,
     path::PathBuf,
     pin::pin,
     process::{Child, Command, Stdio},
@@ -10,6 +11,7 @@ use rustix::{
     io::retry_on_intr,
     process::{Pid, WaitId, WaitIdOptions, waitid},
 };
+use tempfile::NamedTempFile;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout},
@@ -47,7 +49,24 @@ impl WorkerProcess {
     /// Starts it.
     #[must_use]
     pub fn start(servers: &BenchServers, args: &[&str]) -> Self {
-        let mut command = Command::new(Self::build());
+        Self::start_as(Command::new(Self::build()), servers, args)
+    }
+
+    /// Lets strace count its system calls until it has drained the streams, and returns what strace says.
+    ///
+    /// # Panics
+    ///
+    /// Without strace.
+    pub async fn count_system_calls(servers: &BenchServers) -> String {
+        let counts = NamedTempFile::new().unwrap();
+        let mut command = Command::new("strace");
+        command.args(["-c", "-f", "-o"]).arg(counts.path());
+        command.arg(Self::build());
+        Self::start_as(command, servers, &[]).drained().await;
+        fs::read_to_string(counts.path()).unwrap()
+    }
+
+    fn start_as(mut command: Command, servers: &BenchServers, args: &[&str]) -> Self {
         command
             .args(["--redis-url", &servers.redis.url()])
             .args(["--database-url", &servers.postgres.url("postgres")])
