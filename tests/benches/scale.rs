@@ -14,6 +14,7 @@
 )]
 
 use clap::Parser;
+use futures_util::future::join_all;
 use passerby_tests::benching::{
     BenchServers, Figure, Report, Rows, Samples, Target, WorkerProcess,
 };
@@ -49,9 +50,8 @@ async fn drain(servers: &BenchServers, rows: Rows, workers: u16, shards: u16) ->
     let workers: Vec<_> = (0..workers)
         .map(|_| WorkerProcess::start(servers, &["--shards", &shards]))
         .collect();
-    for worker in workers {
-        worker.drained().await;
-    }
+    // All at once: the memory of one that has ended cannot be looked at.
+    join_all(workers.into_iter().map(WorkerProcess::drained)).await;
     let elapsed = started.elapsed();
     assert_eq!(servers.n_stored().await, rows.len());
     rows.len() as f64 / elapsed.as_secs_f64()
