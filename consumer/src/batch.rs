@@ -64,7 +64,8 @@ pub struct BatchEntry {
 pub struct Batch {
     entries: Vec<BatchEntry>,
     pub(crate) tuples: Bytes,
-    /// In which order they go into COPY; `None` when some were taken out: as they lie.
+    /// In which order the fast path sends them; `None` for a part of a batch and for what is left of one: as
+    /// they lie.
     pub(crate) order: Option<Arc<RowOrder>>,
     pub(crate) tracks: Vec<Track>,
     pub(crate) sessions: Vec<Session>,
@@ -86,6 +87,13 @@ pub struct Batch {
 pub(crate) struct BatchMemory {
     pub(crate) tuples: CopyBuffer,
     pub(crate) order: RowOrder,
+}
+
+impl BatchMemory {
+    /// Bytes there is room for.
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.tuples.capacity() + self.order.capacity_bytes()
+    }
 }
 
 impl Batch {

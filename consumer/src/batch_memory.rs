@@ -16,7 +16,7 @@ pub(crate) struct BatchMemories {
 }
 
 impl BatchMemories {
-    /// Keeps that of at most so many batches, of COPY data no more than this in each.
+    /// Keeps that of at most so many batches, no more than this of each.
     pub(crate) fn new(most: usize, most_bytes: usize) -> Self {
         Self {
             spare: Arc::default(),
@@ -36,7 +36,7 @@ impl BatchMemories {
             return;
         };
         let mut spare = self.spare();
-        if spare.len() < self.most && memory.tuples.capacity() <= self.most_bytes {
+        if spare.len() < self.most && memory.capacity_bytes() <= self.most_bytes {
             spare.push(memory);
         }
     }

@@ -26,8 +26,8 @@ pub fn decode(entries: Vec<Delivery>) -> Batch {
     decode_into(BatchBuilder::default(), entries)
 }
 
-/// Decodes one batch after the other, for whoever counts what that takes: a worker's COPY buffers go round,
-/// and stop growing after the first batches.
+/// Decodes one batch after the other, for whoever counts what that takes: the memory of a worker's batches
+/// goes round, and stops growing after the first.
 #[derive(Debug)]
 pub struct Decoding(BatchMemories);
 
@@ -37,7 +37,7 @@ impl Decoding {
         Self(BatchMemories::new(1, 4 << 20))
     }
 
-    /// Decodes entries into a batch, which is dropped but for its buffer.
+    /// Decodes entries into a batch, which is dropped but for its memory.
     pub fn decode(&self, entries: Vec<Delivery>) {
         let batch = BatchBuilder::in_memory(self.0.take());
         self.0.recycle(decode_into(batch, entries));

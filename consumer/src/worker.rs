@@ -538,7 +538,8 @@ async fn supervise(
     failure.map_or(Ok(()), Err)
 }
 
-/// Summarizes the sessions that have ended, of which more rows may not come for long.
+/// Summarizes the sessions that have ended, without waiting for them to be quiet: the next worker may be long in
+/// coming.
 async fn summarize(config: &WorkerConfig) {
     let mut store = Store::new(config.database_url.clone(), config.store_timeouts());
     if let Err(error) = store.summarize_ended_sessions(Duration::ZERO).await {

@@ -13,7 +13,7 @@ use super::{Batch, BatchEntry, BatchMemory, MAX_LINKS, Origin, RawFields, RowOrd
 use crate::{
     decoder::FIELD_REQUEUED,
     store::{CopyBuffer, DeadLetter},
-    timing::Timing,
+    timing::{Lap, Timing},
 };
 
 /// Builds a [`Batch`] entry by entry.
@@ -173,6 +173,7 @@ impl BatchBuilder {
     /// Makes everything pushed since the last entry the rows of this one.
     pub fn finish_entry(&mut self, key: IdempotencyKey, origin: Option<Origin>, fields: RawFields) {
         let (tuples, tracks, sessions, letters) = self.marks();
+        self.order.keep();
         self.n_raw_bytes += fields.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
         self.keys.insert(key);
         self.session_ids.sort_unstable();
@@ -204,7 +205,7 @@ impl BatchBuilder {
         self.sessions.truncate(sessions);
         self.dead_letters.truncate(letters);
         self.n_detections -= n_detections;
-        self.order.truncate(self.n_detections);
+        self.order.give_up();
         self.session_ids.clear();
         self.bad_rows.clear();
         self.n_rows = 0;
@@ -216,10 +217,12 @@ impl BatchBuilder {
 
     /// The batch.
     pub fn build(mut self) -> Batch {
+        let mut lap = Lap::begin();
+        self.order.sort();
         if let Some(timing) = &mut self.timing {
+            timing.decoded(lap.next());
             timing.built();
         }
-        self.order.sort();
         Batch {
             entries: self.entries,
             tuples: self.tuples.freeze(),

@@ -1,8 +1,9 @@
-//! The order in which the rows of a batch go into COPY: by session and track.
+//! The order in which the rows of a batch go into COPY: session by session, and in each by track.
 //!
-//! That is the order of the B-tree over both. Postgres then goes through its pages one after the other,
-//! where rows as they arrive, of all cameras and of everybody in each frame, have it look for another page
-//! with nearly every row. Which row comes first of a batch means nothing: they are stored together.
+//! The B-tree over both has them together, too. Rows as they arrive, of all cameras and of everybody in each
+//! frame, have Postgres look for another of its pages with nearly every row; in this order it stays where it
+//! is for most. All rows of a batch are stored at once, so that nobody sees which was first; but what the BRIN
+//! knows of the time of a few pages is the time of the batch.
 //!
 //! A batch has thousands of rows of some hundred tracks, so that the tracks are sorted and the rows counted.
 
@@ -29,6 +30,8 @@ pub(crate) struct RowOrder {
     recent: [Option<(Group, u32)>; N_RECENT],
     /// Rows by their place in the order.
     rows: Vec<u32>,
+    /// How many rows and groups are there for good.
+    kept: (usize, usize),
 }
 
 impl Default for RowOrder {
@@ -40,6 +43,7 @@ impl Default for RowOrder {
             numbers: HashMap::new(),
             recent: [None; N_RECENT],
             rows: Vec::new(),
+            kept: (0, 0),
         }
     }
 }
@@ -69,10 +73,20 @@ impl RowOrder {
         }
     }
 
-    /// Gives up all but the first rows; before they are sorted.
-    pub(crate) fn truncate(&mut self, n_rows: usize) {
+    /// Keeps all rows so far, whatever is given up later.
+    pub(crate) fn keep(&mut self) {
+        self.kept = (self.groups.len(), self.known.len());
+    }
+
+    /// Gives up the rows since, and the groups that came with them.
+    pub(crate) fn give_up(&mut self) {
+        let (n_rows, n_groups) = self.kept;
         self.groups.truncate(n_rows);
         self.starts.truncate(n_rows);
+        for group in self.known.drain(n_groups..) {
+            self.numbers.remove(&group);
+        }
+        self.recent = [None; N_RECENT];
     }
 
     pub(crate) fn sort(&mut self) {
@@ -104,6 +118,16 @@ impl RowOrder {
         self.numbers.clear();
         self.recent = [None; N_RECENT];
         self.rows.clear();
+        self.kept = (0, 0);
+    }
+
+    /// Bytes there is room for, roughly.
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        let of_numbers = size_of::<(Group, u32)>() + 1;
+        self.starts.capacity() * size_of::<usize>()
+            + (self.groups.capacity() + self.rows.capacity()) * size_of::<u32>()
+            + self.known.capacity() * size_of::<Group>()
+            + self.numbers.capacity() * of_numbers
     }
 
     /// Rows that are sorted.
@@ -147,12 +171,20 @@ mod tests {
         prop::collection::vec((0..3_u32, track_id), 0..300)
     }
 
-    fn assert_sorted(order: &mut RowOrder, rows: &Rows, n_abandoned: usize) {
-        for (nth, (session, track_id)) in rows.iter().enumerate() {
-            order.push(*session, *track_id, nth * 10);
-        }
-        let rows = &rows[..rows.len() - n_abandoned];
-        order.truncate(rows.len());
+    /// Some rows are pushed, given up and pushed again before the last of them are.
+    fn assert_sorted(order: &mut RowOrder, rows: &Rows, given_up: &Rows, n_before: usize) {
+        let push = |order: &mut RowOrder, rows: &[(u32, Option<i64>)], n_before: usize| {
+            for (nth, (session, track_id)) in rows.iter().enumerate() {
+                order.push(*session, *track_id, (n_before + nth) * 10);
+            }
+        };
+        push(order, &rows[..n_before], 0);
+        order.keep();
+        let groups_before = order.numbers.clone();
+        push(order, given_up, n_before);
+        order.give_up();
+        assert_eq!(order.numbers, groups_before);
+        push(order, &rows[n_before..], n_before);
         order.sort();
         // Postgres has NULL last.
         let key = |row: &usize| (rows[*row].0, rows[*row].1.is_none(), rows[*row].1, *row);
@@ -171,17 +203,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_are_ordered_as_the_index_has_them_and_each_is_there_once(
-            (first, n_abandoned) in rows().prop_flat_map(|rows| {
+        fn rows_are_in_order_and_each_is_there_once(
+            (first, n_before) in rows().prop_flat_map(|rows| {
                 let n_rows = rows.len();
                 (Just(rows), 0..=n_rows)
             }),
+            given_up in rows(),
             second in rows(),
         ) {
             let mut order = RowOrder::default();
-            assert_sorted(&mut order, &first, n_abandoned);
+            assert_sorted(&mut order, &first, &given_up, n_before);
             order.clear();
-            assert_sorted(&mut order, &second, 0);
+            assert_sorted(&mut order, &second, &given_up, 0);
         }
     }
 }

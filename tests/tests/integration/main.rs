@@ -6,7 +6,7 @@ mod ack_follows_commit;
 mod backlogs_are_measured;
 mod bad_input_is_explained;
 mod bad_rows_cost_no_neighbours;
-mod batches_go_in_the_index_order;
+mod batches_go_track_by_track;
 mod books_balance;
 mod commands_explain_bad_input;
 mod consumers_come_and_go;

@@ -17,7 +17,7 @@ fn of_session(session_id: &str, ids: std::ops::Range<i64>) -> Vec<Detection> {
 }
 
 #[tokio::test]
-async fn rows_of_a_batch_lie_in_the_table_as_in_the_index_over_session_and_track() {
+async fn rows_of_a_batch_lie_together_by_session_and_in_each_by_track() {
     let env = Env::start().await;
     for n in 0..4 {
         let session_id = ["morning", "evening"][usize::from(n % 2 == 1)];
