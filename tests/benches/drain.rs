@@ -7,6 +7,9 @@
 //! emptied and a checkpoint is made. Autovacuum is off: who came by to analyze a table would do so in the turn of
 //! whoever has his then.
 //!
+//! A worker sends the rows of a batch session by session and track by track, which Postgres takes more quickly than
+//! as they come; another raw side has them in that order, too.
+//!
 //! Two more sides show what a worker's parts cost: raw COPY that reads and acknowledges the stream beside it and
 //! throws away what it read; and commits of batches made before, with ledger, sessions and books, which read
 //! and decode nothing. Connections are opened within the time of every side.
@@ -33,7 +36,7 @@ use passerby_consumer::{
 };
 use passerby_shared::redis_connection::{RedisTimeouts, RedisUrl, connect};
 use passerby_tests::benching::{
-    BenchServers, Copying, Figure, Report, Rows, Samples, Side, Target, Usage, Work,
+    BenchServers, Copying, Figure, InBatch, Report, Rows, Samples, Side, Target, Usage, Work,
 };
 use redis::{Pipeline, Value, aio::MultiplexedConnection};
 use tokio::task::JoinSet;
@@ -60,8 +63,8 @@ struct Args {
     bench: bool,
 }
 
-const SIDES: usize = 4;
-const DATABASES: [&str; SIDES] = ["worker", "copy", "reading", "commits"];
+const SIDES: usize = 5;
+const DATABASES: [&str; SIDES] = ["worker", "copy", "reading", "commits", "sorted"];
 
 /// What the servers have used so far.
 fn cpu_of_servers(servers: &BenchServers) -> [Duration; 2] {
@@ -216,7 +219,8 @@ async fn commit(database: DatabaseUrl, batches: Vec<Batch>, connections: usize) 
     tasks.join_all().await;
 }
 
-/// The worker; raw COPY; raw COPY that reads the stream; and commits without Redis.
+/// The worker; raw COPY; raw COPY that reads the stream; commits without Redis; and raw COPY of rows in the order that
+/// a worker sends them in.
 #[expect(
     clippy::async_yields_async,
     reason = "what is prepared begins its work with its first turn"
@@ -225,12 +229,15 @@ fn prepare(
     servers: &BenchServers,
     rows: Rows,
     batches: &Arc<Vec<Bytes>>,
+    sorted: &Arc<Vec<Bytes>>,
     connections: usize,
 ) -> [Side; SIDES] {
     let config = worker_config(servers, connections);
     let redis = servers.redis_url();
-    let [_, of_copy, of_reading, of_commits] = DATABASES.map(|name| servers.database_url_of(name));
+    let [_, of_copy, of_reading, of_commits, of_sorted] =
+        DATABASES.map(|name| servers.database_url_of(name));
     let (copied, copied_and_read) = (Arc::clone(batches), Arc::clone(batches));
+    let sorted = Arc::clone(sorted);
     [
         Side::prepare(move || drain(config)),
         Side::prepare(async move || {
@@ -252,6 +259,12 @@ fn prepare(
             let batches = rows.batches(BATCH_ROWS).collect();
             Box::pin(commit(of_commits, batches, connections)) as Work
         }),
+        Side::prepare(async move || {
+            Box::pin(async move {
+                let copying = Copying::prepare(&of_sorted, &sorted, connections).await;
+                copying.run().await;
+            }) as Work
+        }),
     ]
 }
 
@@ -270,10 +283,14 @@ async fn main() {
         servers.create_database(database).await;
     }
     let batches = Arc::new(rows.encode(BATCH_ROWS));
+    let sorted = Arc::new(
+        rows.encoded(BATCH_ROWS, InBatch::BySessionAndTrack)
+            .collect(),
+    );
     let mut report = Report::new(
         "drain",
         format!(
-            "{} rows, {ROWS_PER_ENTRY} an entry, {} cameras, {BATCH_ROWS} a batch, sides in turns; median of {} (min … max)",
+            "{} rows, {ROWS_PER_ENTRY} an entry, {} cameras, {BATCH_ROWS} a batch, sides in turns, autovacuum off; median of {} (min … max)",
             rows.len(),
             Rows::CAMERAS,
             args.repetitions
@@ -291,7 +308,7 @@ async fn main() {
             for database in DATABASES {
                 servers.clean_database(database).await;
             }
-            let mut sides = prepare(&servers, rows, &batches, connections);
+            let mut sides = prepare(&servers, rows, &batches, &sorted, connections);
             let mut order: Vec<usize> = (0..SIDES).collect();
             let mut used = [[Duration::ZERO; 2]; SIDES];
             let mut n_at_work = sides.len();
@@ -320,16 +337,32 @@ async fn main() {
                 }
             }
         }
-        let [worker, copy, copy_and_read, commit] = rates;
+        let [worker, copy, copy_and_read, commit, sorted_copy] = rates;
         let [
             [redis, postgres],
             [_, copying],
             [_, beside_reading],
             [_, committing],
+            [_, copying_sorted],
         ] = cpu;
         let of = |what: &str| format!("{what}, {connections} connection(s)");
+        let of_sorted = "raw COPY in the worker's order";
+        report.push(Figure {
+            what: of("drain"),
+            unit: "rows/s",
+            ours: worker.clone(),
+            beside: Some(("raw COPY".to_owned(), copy.clone())),
+            target: Target::RatioAtLeast(0.95),
+        });
+        report.push(Figure {
+            what: of("drain"),
+            unit: "rows/s",
+            ours: worker,
+            beside: Some((of_sorted.to_owned(), sorted_copy.clone())),
+            target: Target::None,
+        });
         let figures = [
-            ("drain", "rows/s", worker, &copy, Target::RatioAtLeast(0.95)),
+            (of_sorted, "rows/s", sorted_copy, &copy, Target::None),
             (
                 "raw COPY, reading the stream",
                 "rows/s",
@@ -355,6 +388,13 @@ async fn main() {
                 "Postgres' processor time a row, raw COPY reading the stream",
                 "µs",
                 beside_reading,
+                &copying,
+                Target::None,
+            ),
+            (
+                "Postgres' processor time a row, raw COPY in the worker's order",
+                "µs",
+                copying_sorted,
                 &copying,
                 Target::None,
             ),

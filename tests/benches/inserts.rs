@@ -3,7 +3,7 @@
 //! All write batches over one connection, in turns by batch, into tables that are emptied before a run; no batch
 //! is written twice. The store's commit writes ledger, sessions and detections in one transaction, as the
 //! worker's does; the raw side COPYs rows that are encoded before. Another raw side has the rows of each batch in
-//! the order of the index over session and track, as the store's commit puts them. Nobody reads Redis or decodes
+//! the order in which the store's commit sends them, by session and track. Nobody reads Redis or decodes
 //! anything.
 //!
 //! ```text
@@ -68,7 +68,7 @@ impl Percentiles {
     }
 }
 
-/// One run of both sides.
+/// One run of all sides.
 async fn run(
     store: &mut Store,
     rows: Rows,
@@ -119,7 +119,6 @@ async fn main() {
     let args = Args::parse();
     let servers = BenchServers::start().await;
     let mut store = Store::connect(&servers.database_url()).await.unwrap();
-    store.ensure_partitions_ahead().await.unwrap();
     let mut random = Rng::with_seed(1);
     let mut report = Report::new(
         "inserts",

@@ -67,8 +67,8 @@ impl Measured {
     }
 }
 
-/// The system calls that are made at least once for every tenth batch, by name, and how many there are a batch.
-/// The worker's start and end are in it.
+/// The system calls that are made at least once for every tenth batch, by name, and all of them; how many there are
+/// for as many rows as a batch has. The worker's start and end are in it.
 async fn system_calls(servers: &BenchServers, rows: Rows) -> Vec<(String, f64)> {
     servers.fill(rows).await;
     servers.clean().await;
@@ -82,7 +82,11 @@ async fn system_calls(servers: &BenchServers, rows: Rows) -> Vec<(String, f64)> 
         Some((columns.last()?.to_string(), n_calls / n_batches))
     };
     let mut of_names: Vec<_> = counts.lines().filter_map(of_line).collect();
+    // strace's own sum has other columns in some versions.
+    of_names.retain(|(name, _)| name != "total");
+    let all = of_names.iter().map(|(_, n_calls)| n_calls).sum();
     of_names.retain(|(_, n_calls)| *n_calls >= 0.1);
+    of_names.push(("all".to_owned(), all));
     of_names.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     of_names
 }

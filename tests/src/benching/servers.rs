@@ -111,11 +111,12 @@ impl Rows {
 pub enum InBatch {
     /// Entry by entry.
     AsTheyCome,
-    /// As a worker commits them.
+    /// Session by session and in each by track, as a worker commits them.
     BySessionAndTrack,
 }
 
-/// A private Redis and a private Postgres, everything at its default, above all Postgres' `fsync`.
+/// A private Redis and a private Postgres, everything at its default unless a benchmark says otherwise, above all
+/// Postgres' `fsync`.
 #[derive(Debug)]
 pub struct BenchServers {
     /// Redis, or Valkey.
