@@ -15,7 +15,7 @@
 //!
 //! The other side is `std::sync::mpsc` with a thread that receives rows and drops them, which the sender has
 //! to wake when it waits. As the producer's thread is not woken for a row, there is also a channel that is
-//! emptied every 15 ms (the producer's `max_delay`), and whose senders wake nobody.
+//! emptied every 20 ms, and whose senders wake nobody.
 //!
 //! Allocations are counted in passes of their own, on the calling threads; those of the row's strings,
 //! which the caller makes, come before the call and are not among them.
@@ -266,7 +266,7 @@ impl Runs {
 
     fn report(self, report: &mut Report) {
         let waits = ("channel", self.channel_waits);
-        let looks = ("channel, emptied every 15 ms", self.channel_looks);
+        let looks = ("channel, emptied every 20 ms", self.channel_looks);
         let rows = [
             ("record(), Redis running", &self.running, Some(&waits), true),
             (
