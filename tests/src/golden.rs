@@ -9,7 +9,7 @@ use std::{
 
 use snapbox::{Assert, Data, data::DataFormat};
 
-use crate::{Env, Output, Passerby, Schemas, redact::Redactions};
+use crate::{Env, Output, Passerby, Schemas, redact::Redactions, shell::quoted};
 
 /// The variable that has the files rewritten: `SNAPSHOTS=overwrite cargo test …`.
 const ACTION: &str = "SNAPSHOTS";
@@ -134,14 +134,4 @@ pub fn cmd_file(name: &str) -> PathBuf {
 pub fn compare_with_file(text: &str, path: &Path) {
     let expected = Data::read_from(path, Some(DataFormat::Text)).raw();
     Assert::new().action_env(ACTION).eq(text, expected);
-}
-
-/// As one would type it.
-fn quoted(arg: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%[]".contains(c);
-    if !arg.is_empty() && arg.chars().all(is_plain) {
-        arg.to_owned()
-    } else {
-        format!("'{arg}'")
-    }
 }

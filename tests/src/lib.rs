@@ -29,6 +29,7 @@ mod redact;
 mod schemas;
 mod scrape;
 mod servers;
+mod shell;
 mod tool;
 mod worker;
 mod worker_binary;

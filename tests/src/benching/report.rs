@@ -3,7 +3,7 @@ use std::{env, fs};
 use serde_json::{Value, json};
 
 use super::Samples;
-use crate::benching::BenchServers;
+use crate::{benching::BenchServers, shell::quoted};
 
 /// What a figure is held against.
 #[derive(Debug, Clone, Copy)]
@@ -190,11 +190,18 @@ impl Report {
 
 /// What was typed.
 fn command(bench: &str) -> String {
-    let servers = env::var("PASSERBY_SERVERS")
-        .map_or(String::new(), |which| format!("PASSERBY_SERVERS={which} "));
-    let args: Vec<_> = env::args()
-        .skip(1)
+    let servers = env::var("PASSERBY_SERVERS").ok();
+    typed(bench, servers.as_deref(), env::args().skip(1))
+}
+
+/// The same as a shell reads it, without what only says how the figures are printed.
+fn typed(bench: &str, servers: Option<&str>, args: impl Iterator<Item = String>) -> String {
+    let servers = servers.map_or(String::new(), |which| {
+        format!("PASSERBY_SERVERS={} ", quoted(which))
+    });
+    let args: Vec<_> = args
         .filter(|arg| arg != "--json" && arg != "--bench")
+        .map(|arg| quoted(&arg))
         .collect();
     let dashes = if args.is_empty() { "" } else { " -- " };
     format!("{servers}cargo bench-{bench}{dashes}{}", args.join(" "))
@@ -238,4 +245,29 @@ fn machine() -> String {
         })
         .map_or(0, |kib: u64| kib >> 20);
     format!("{model}, {cores} cores, {memory} GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(servers: Option<&str>, args: &[&str], expected: &str) {
+        let args = args.iter().map(|&arg| arg.to_owned());
+        assert_eq!(typed("indices", servers, args), expected);
+    }
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        check(None, &["--bench", "--json"], "cargo bench-indices");
+        check(
+            Some("fetched"),
+            &["--rows", "1000", "--json"],
+            "PASSERBY_SERVERS=fetched cargo bench-indices -- --rows 1000",
+        );
+        check(
+            None,
+            &["--only", "brin timestamp, (track)", "--only", "Passerby's"],
+            r"cargo bench-indices -- --only 'brin timestamp, (track)' --only 'Passerby'\''s'",
+        );
+    }
 }
