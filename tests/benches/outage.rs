@@ -6,9 +6,9 @@
 //! ```
 //!
 //! First Redis is killed for so long and started again on what it had synced; the producer has a spool.
-//! Then Postgres is. In between and at the end every row is counted. The worker is a process of its own.
-//! What is made good after Postgres' outage is put beside what the same worker drains of a stream filled
-//! before, on the same servers.
+//! Then Postgres is. In between and at the end every row is counted in Postgres. The worker is a process of its
+//! own. What is made good after Postgres' outage is put beside what a worker drains of a stream filled before, on
+//! the same servers.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -27,15 +27,29 @@ use std::{
 
 use clap::Parser;
 use passerby_producer::{Overflow, Producer, ProducerConfig, Recorded, SpoolConfig};
-use passerby_servers::{Appendonly, PostgresOptions, PostgresServer, RedisOptions, RedisServer};
+use passerby_servers::{Appendonly, RedisOptions};
 use passerby_shared::{
-    Backlog, KeyPrefix, backlog,
+    Backlog, backlog,
     redis_connection::{RedisTimeouts, connect},
 };
-use passerby_tests::{GROUP, build_program, fixtures::realistic_detections};
-use serde_json::json;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tokio_postgres::NoTls;
+use passerby_tests::{
+    GROUP,
+    benching::{BenchServers, Figure, Latencies, Report, Samples, Target, WorkerProcess},
+    fixtures::realistic_detections,
+};
+use redis::aio::MultiplexedConnection;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+/// Of 1,000 calls.
+const QUANTILES: [(usize, &str); 4] = [
+    (500, "p50"),
+    (990, "p99"),
+    (999, "p99.9"),
+    (1_000, "longest"),
+];
 
 /// Measures what outages cost.
 #[derive(Debug, Parser)]
@@ -55,8 +69,7 @@ struct Args {
 }
 
 struct Setup {
-    redis: RedisServer,
-    postgres: PostgresServer,
+    servers: BenchServers,
     worker: Option<Child>,
 }
 
@@ -67,26 +80,21 @@ impl Drop for Setup {
 }
 
 impl Setup {
-    fn start() -> Self {
+    async fn start() -> Self {
         Self {
-            redis: RedisServer::start(RedisOptions {
+            servers: BenchServers::start_with(RedisOptions {
                 appendonly: Appendonly::Always,
                 ..RedisOptions::default()
             })
-            .unwrap(),
-            postgres: PostgresServer::start(PostgresOptions {
-                fsync: true,
-                ..PostgresOptions::default()
-            })
-            .unwrap(),
+            .await,
             worker: None,
         }
     }
 
     fn start_worker(&mut self) {
-        let child = Command::new(build_program("passerby-worker"))
-            .args(["--redis-url", &self.redis.url()])
-            .args(["--database-url", &self.postgres.url("postgres")])
+        let child = Command::new(WorkerProcess::build())
+            .args(["--redis-url", &self.servers.redis.url()])
+            .args(["--database-url", &self.servers.postgres.url("postgres")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -111,37 +119,34 @@ impl Setup {
         kib.and_then(|kib| kib.parse().ok()).unwrap_or(0)
     }
 
+    async fn redis(&self) -> MultiplexedConnection {
+        let connected = connect(&self.servers.redis_url(), RedisTimeouts::default()).await;
+        connected.unwrap()
+    }
+
     async fn backlog(&self) -> Backlog {
-        let url = self.redis.url().parse().unwrap();
-        let mut connection = connect(&url, RedisTimeouts::default()).await.unwrap();
-        let stream = KeyPrefix::default().stream(0);
-        backlog::measure(&mut connection, &stream, GROUP)
-            .await
-            .unwrap()
+        let stream = BenchServers::stream();
+        let backlog = backlog::measure(&mut self.redis().await, &stream, GROUP).await;
+        backlog.unwrap()
     }
 
     async fn stream_bytes(&self) -> u64 {
-        let url = self.redis.url().parse().unwrap();
-        let mut connection = connect(&url, RedisTimeouts::default()).await.unwrap();
         redis::cmd("MEMORY")
             .arg("USAGE")
-            .arg(KeyPrefix::default().stream(0))
-            .query_async(&mut connection)
+            .arg(BenchServers::stream())
+            .query_async(&mut self.redis().await)
             .await
             .unwrap_or(0)
     }
 
-    /// Rows, and different rows.
-    async fn stored(&self) -> (i64, i64) {
-        let (client, connection) = tokio_postgres::connect(&self.postgres.url("postgres"), NoTls)
-            .await
-            .unwrap();
-        let connection = tokio::spawn(connection);
+    async fn stored(&self) -> Stored {
         let sql = "SELECT count(*), count(DISTINCT detection_id) FROM detections";
+        let client = self.servers.client().await;
         let row = client.query_one(sql, &[]).await.unwrap();
-        drop(client);
-        connection.await.unwrap().unwrap();
-        (row.get(0), row.get(1))
+        Stored {
+            rows: row.get(0),
+            different: row.get(1),
+        }
     }
 
     async fn settled(&self) {
@@ -149,6 +154,13 @@ impl Setup {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// What is in Postgres.
+#[derive(Clone, Copy)]
+struct Stored {
+    rows: i64,
+    different: i64,
 }
 
 /// A pipeline that records at a steady rate on a thread of its own until told to stop.
@@ -159,9 +171,8 @@ struct Pipeline {
 
 struct Recording {
     accepted: i64,
-    refused: u64,
-    /// Of each call, in nanoseconds.
-    calls: Vec<u32>,
+    refused: i64,
+    calls: Latencies,
 }
 
 impl Pipeline {
@@ -181,7 +192,7 @@ impl Pipeline {
                 let mut recording = Recording {
                     accepted: 0,
                     refused: 0,
-                    calls: Vec::new(),
+                    calls: Latencies::default(),
                 };
                 let mut id = first_id;
                 while !told.load(Relaxed) {
@@ -189,10 +200,7 @@ impl Pipeline {
                     for detection in realistic_detections(0, id, per_frame) {
                         let called = Instant::now();
                         let recorded = producer.record(detection).unwrap();
-                        let nanos = called.elapsed().as_nanos();
-                        recording
-                            .calls
-                            .push(u32::try_from(nanos).unwrap_or(u32::MAX));
+                        recording.calls.push(called.elapsed());
                         match recorded {
                             Recorded::Accepted => recording.accepted += 1,
                             Recorded::Dropped => recording.refused += 1,
@@ -212,31 +220,73 @@ impl Pipeline {
     }
 }
 
-fn calls(calls: &mut [u32]) -> serde_json::Value {
-    calls.sort_unstable();
-    let at = |per_mille: usize| f64::from(calls[(calls.len() - 1) * per_mille / 1_000]) / 1e3;
-    json!({
-        "n": calls.len(),
-        "p50_us": at(500),
-        "p99_us": at(990),
-        "p99_9_us": at(999),
-        "max_us": at(1_000),
-    })
+/// What was measured of one outage.
+struct Outage<'a> {
+    name: &'static str,
+    report: &'a mut Report,
 }
 
-async fn redis_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_json::Value {
+impl Outage<'_> {
+    fn push(&mut self, what: &str, unit: &'static str, value: f64) {
+        self.push_held(what, unit, value, Target::None);
+    }
+
+    fn push_held(&mut self, what: &str, unit: &'static str, value: f64, target: Target) {
+        self.report.push(Figure {
+            what: format!("{}: {what}", self.name),
+            unit,
+            ours: Samples::from_iter([value]),
+            beside: None,
+            target,
+        });
+    }
+
+    /// What became of the rows, and what it was like for the pipeline.
+    fn push_rows(&mut self, mut recording: Recording, before: Stored, after: Stored) {
+        let different = after.different - before.different;
+        let lost = recording.accepted - different;
+        let doubled = after.rows - before.rows - different;
+        self.push("rows accepted", "rows", recording.accepted as f64);
+        self.push("rows refused", "rows", recording.refused as f64);
+        let none = Target::AtMost(0.0);
+        self.push_held("accepted rows lost", "rows", lost as f64, none);
+        self.push_held("rows doubled", "rows", doubled as f64, none);
+        for (per_mille, quantile) in QUANTILES {
+            let us = recording.calls.at_per_mille(per_mille).as_secs_f64() * 1e6;
+            self.push(&format!("record(), {quantile}"), "µs", us);
+        }
+    }
+}
+
+/// Stops a pipeline, and waits until Postgres has all of its rows.
+async fn end(
+    setup: &Setup,
+    pipeline: Pipeline,
+    producer: Producer,
+    next_id: &mut i64,
+) -> Recording {
+    let recording = pipeline.stop();
+    let stats = producer.close(Duration::from_secs(30)).unwrap();
+    assert!(stats.rows().balances(), "{stats:?}");
+    setup.settled().await;
+    *next_id += recording.accepted + recording.refused;
+    recording
+}
+
+async fn redis_away(setup: &mut Setup, args: &Args, report: &mut Report, next_id: &mut i64) {
+    let stored_before = setup.stored().await;
     let dir = tempfile::tempdir().unwrap();
     let producer = Producer::start(ProducerConfig {
         spool: Some(SpoolConfig::new(dir.path().join("spool"))),
-        ..ProducerConfig::new(setup.redis.url().parse().unwrap())
+        ..ProducerConfig::new(setup.servers.redis_url())
     })
     .unwrap();
     let pipeline = Pipeline::start(producer.clone(), args.rate, *next_id);
     sleep(Duration::from_secs(5)).await;
-    setup.redis.kill().unwrap();
+    setup.servers.redis.kill().unwrap();
     sleep(Duration::from_secs(args.seconds)).await;
     let at_worst = producer.stats();
-    setup.redis.restart().unwrap();
+    setup.servers.redis.restart().unwrap();
     let back = Instant::now();
     // The pipeline goes on while its spool is emptied.
     while producer.stats().rows().spooled > args.rate / 5 {
@@ -245,74 +295,75 @@ async fn redis_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_
     let published = back.elapsed();
     setup.settled().await;
     let stored = back.elapsed();
-    let mut recording = pipeline.stop();
-    let stats = producer.close(Duration::from_secs(30)).unwrap();
-    setup.settled().await;
-    *next_id += recording.accepted + i64::try_from(recording.refused).unwrap();
-    assert!(stats.rows().balances(), "{stats:?}");
-    json!({
-        "record": calls(&mut recording.calls),
-        "accepted": recording.accepted,
-        "refused": recording.refused,
-        "lost": stats.rows().dropped(),
-        "spooled_rows": at_worst.rows().spooled,
-        "spool_bytes": at_worst.spool.bytes,
-        "published_after_s": published.as_secs_f64(),
-        "stored_after_s": stored.as_secs_f64(),
-    })
+    let recording = end(setup, pipeline, producer, next_id).await;
+    let stored_after = setup.stored().await;
+    let mut outage = Outage {
+        name: "Redis away",
+        report,
+    };
+    outage.push_rows(recording, stored_before, stored_after);
+    let spool_mb = at_worst.spool.bytes as f64 / 1e6;
+    outage.push("in the spool", "rows", at_worst.rows().spooled as f64);
+    outage.push("the spool", "MB", spool_mb);
+    outage.push("made good, until published", "s", published.as_secs_f64());
+    outage.push("made good, until stored", "s", stored.as_secs_f64());
 }
 
-async fn postgres_away(setup: &mut Setup, args: &Args, next_id: &mut i64) -> serde_json::Value {
-    let producer =
-        Producer::start(ProducerConfig::new(setup.redis.url().parse().unwrap())).unwrap();
+/// Returns the rows a second by which it was made good.
+async fn postgres_away(
+    setup: &mut Setup,
+    args: &Args,
+    report: &mut Report,
+    next_id: &mut i64,
+) -> f64 {
+    let stored_before = setup.stored().await;
+    let producer = Producer::start(ProducerConfig::new(setup.servers.redis_url())).unwrap();
     let pipeline = Pipeline::start(producer.clone(), args.rate, *next_id);
     sleep(Duration::from_secs(5)).await;
-    let (rows_before, _) = setup.stored().await;
     let kib_before = setup.worker_kib();
-    let stream_before = setup.stream_bytes().await;
-    setup.postgres.kill().unwrap();
+    let bytes_before = setup.stream_bytes().await;
+    let rows_before = setup.servers.n_stored().await;
+    setup.servers.postgres.kill().unwrap();
     let mut kib_max = 0;
     for _ in 0..args.seconds {
         sleep(Duration::from_secs(1)).await;
         kib_max = kib_max.max(setup.worker_kib());
     }
     let backlog = setup.backlog().await;
-    let stream_after = setup.stream_bytes().await;
-    setup.postgres.restart().unwrap();
+    let bytes_after = setup.stream_bytes().await;
+    setup.servers.postgres.restart().unwrap();
     let back = Instant::now();
     while setup.backlog().await.entries() > 50 {
         sleep(Duration::from_millis(20)).await;
+        kib_max = kib_max.max(setup.worker_kib());
     }
     let caught_up = back.elapsed();
-    kib_max = kib_max.max(setup.worker_kib());
-    let (rows_after, _) = setup.stored().await;
-    let mut recording = pipeline.stop();
-    let stats = producer.close(Duration::from_secs(30)).unwrap();
-    setup.settled().await;
-    *next_id += recording.accepted + i64::try_from(recording.refused).unwrap();
-    json!({
-        "record": calls(&mut recording.calls),
-        "accepted": recording.accepted,
-        "refused": recording.refused,
-        "lost": stats.rows().dropped(),
-        "backlog_entries": backlog.entries(),
-        "stream_bytes_before": stream_before,
-        "stream_bytes_after": stream_after,
-        "worker_kib_before": kib_before,
-        "worker_kib_max": kib_max,
-        "caught_up_after_s": caught_up.as_secs_f64(),
-        "rows_per_s": (rows_after - rows_before) as f64 / caught_up.as_secs_f64(),
-    })
+    let rows_after = setup.servers.n_stored().await;
+    let recording = end(setup, pipeline, producer, next_id).await;
+    let stored_after = setup.stored().await;
+    let mut outage = Outage {
+        name: "Postgres away",
+        report,
+    };
+    outage.push_rows(recording, stored_before, stored_after);
+    let growth_mb = (bytes_after as f64 - bytes_before as f64) / 1e6;
+    outage.push("in the stream", "entries", backlog.entries() as f64);
+    outage.push("growth of the stream", "MB", growth_mb);
+    outage.push("made good, until stored", "s", caught_up.as_secs_f64());
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    outage.push("the worker's memory before", "MiB", mib(kib_before));
+    outage.push("the worker's memory at most", "MiB", mib(kib_max));
+    (rows_after - rows_before) as f64 / caught_up.as_secs_f64()
 }
 
-/// Rows a second of the same worker that drains a stream filled before.
+/// Rows a second of a worker, from its start, that drains a stream filled before.
 async fn normal_drain(setup: &mut Setup, n_rows: i64, next_id: &mut i64) -> f64 {
     setup.stop_worker();
     let producer = Producer::start(ProducerConfig {
         overflow: Overflow::Block(Duration::from_secs(60)),
         // Entries as large as those of the outage.
         max_rows: 100.try_into().unwrap(),
-        ..ProducerConfig::new(setup.redis.url().parse().unwrap())
+        ..ProducerConfig::new(setup.servers.redis_url())
     })
     .unwrap();
     let mut left = n_rows;
@@ -324,12 +375,14 @@ async fn normal_drain(setup: &mut Setup, n_rows: i64, next_id: &mut i64) -> f64 
         left -= n;
     }
     producer.close(Duration::from_secs(60)).unwrap();
-    setup.start_worker();
-    let (before, _) = setup.stored().await;
+    let before = setup.servers.n_stored().await;
     let began = Instant::now();
+    setup.start_worker();
     setup.settled().await;
-    let (after, _) = setup.stored().await;
-    (after - before) as f64 / began.elapsed().as_secs_f64()
+    let elapsed = began.elapsed();
+    let after = setup.servers.n_stored().await;
+    assert_eq!(i64::try_from(after - before).unwrap(), n_rows);
+    n_rows as f64 / elapsed.as_secs_f64()
 }
 
 #[tokio::main]
@@ -339,28 +392,32 @@ async fn main() {
         // `cargo test` runs benchmarks, too, and measures nothing by that.
         return;
     }
-    let mut setup = Setup::start();
+    spawn_blocking(WorkerProcess::build).await.unwrap();
+    let mut setup = Setup::start().await;
+    let mut report = Report::new(
+        "outage",
+        format!(
+            "{} detections a second, Redis away for {} s, then Postgres for as long; Redis with its append-only \
+             file, `always`; one run",
+            args.rate, args.seconds
+        ),
+        Some(&setup.servers),
+    );
     setup.start_worker();
     let mut next_id = 0;
-    let redis = redis_away(&mut setup, &args, &mut next_id).await;
-    let after_redis = setup.stored().await;
-    let postgres = postgres_away(&mut setup, &args, &mut next_id).await;
-    let after_postgres = setup.stored().await;
+    redis_away(&mut setup, &args, &mut report, &mut next_id).await;
+    let made_good = postgres_away(&mut setup, &args, &mut report, &mut next_id).await;
     let n_rows = i64::try_from(args.rate * args.seconds).unwrap();
-    let normal = normal_drain(&mut setup, n_rows, &mut next_id).await;
-    let report = json!({
-        "seconds": args.seconds,
-        "rate": args.rate,
-        "servers": [setup.redis.version_line(), setup.postgres.version_line()],
-        "redis_away": redis,
-        "stored_after_redis": { "rows": after_redis.0, "different": after_redis.1 },
-        "postgres_away": postgres,
-        "stored_after_postgres": { "rows": after_postgres.0, "different": after_postgres.1 },
-        "normal_drain_rows_per_s": normal,
+    let drained = normal_drain(&mut setup, n_rows, &mut next_id).await;
+    report.push(Figure {
+        what: "Postgres away: made good".to_owned(),
+        unit: "rows/s",
+        ours: Samples::from_iter([made_good]),
+        beside: Some((
+            "a stream filled before".to_owned(),
+            Samples::from_iter([drained]),
+        )),
+        target: Target::None,
     });
-    if args.json {
-        println!("{report}");
-    } else {
-        println!("{report:#}");
-    }
+    println!("{}", report.render(args.json));
 }
