@@ -30,8 +30,9 @@ pub struct Origin {
     pub id: EntryId,
 }
 
-/// The names and values of an entry's fields, as Redis holds them.
-pub type RawFields = Vec<(Vec<u8>, Vec<u8>)>;
+/// The names and values of an entry's fields, as Redis holds them. Those of an entry that was read keep the
+/// reply in memory that it came with.
+pub type RawFields = Vec<(Bytes, Bytes)>;
 
 /// One entry of a batch: its part of the rows, and where it came from.
 #[derive(Debug)]

@@ -154,8 +154,8 @@ mod tests {
             };
             let key = IdempotencyKey::generate();
             let fields = vec![
-                (b"i".to_vec(), key.as_bytes().to_vec()),
-                (b"p".to_vec(), payload.to_vec()),
+                ("i".into(), key.as_bytes().to_vec().into()),
+                ("p".into(), payload.to_vec().into()),
             ];
             decode(
                 &mut builder,

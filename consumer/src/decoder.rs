@@ -6,6 +6,7 @@
 
 use std::{num::NonZeroUsize, panic::AssertUnwindSafe, time::Duration};
 
+use bytes::Bytes;
 use passerby_shared::{
     ErrorChain, IdempotencyKey,
     wire::{
@@ -196,7 +197,7 @@ fn dead_letter_entry(
         "entry dead-lettered"
     );
     // All that is asked of the fields from here on is where the entry came from.
-    let is_mark = |(name, _): &&(Vec<u8>, Vec<u8>)| name == FIELD_REQUEUED.as_bytes();
+    let is_mark = |(name, _): &&(Bytes, Bytes)| name == FIELD_REQUEUED.as_bytes();
     let marks = fields.iter().filter(is_mark).cloned().collect();
     batch.push_dead_letter(DeadLetter {
         origin: origin.clone(),
@@ -255,7 +256,7 @@ pub(crate) fn row_fields(kind: Kind, payload: Vec<u8>) -> RawFields {
     vec![
         (FIELD_VERSION.into(), WIRE_VERSION.to_string().into()),
         (FIELD_KIND.into(), kind.as_str().into()),
-        (FIELD_PAYLOAD.into(), payload),
+        (FIELD_PAYLOAD.into(), payload.into()),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use passerby_shared::StreamKey;
-use redis::{RedisError, Script, aio::MultiplexedConnection};
+use redis::{RedisError, Script, aio::ConnectionLike};
 
 use crate::ConsumerName;
 
@@ -12,7 +12,7 @@ use crate::ConsumerName;
 /// It begins at 0 and not at `$`, which would silently pass over what was produced before the first
 /// worker came.
 pub(crate) async fn create(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     stream: &StreamKey,
     group: &str,
 ) -> Result<bool, RedisError> {
@@ -36,7 +36,7 @@ pub(crate) async fn create(
     }
 }
 
-async fn exists(connection: &mut MultiplexedConnection, stream: &StreamKey, group: &str) -> bool {
+async fn exists(connection: &mut impl ConnectionLike, stream: &StreamKey, group: &str) -> bool {
     let groups: Result<redis::streams::StreamInfoGroupsReply, RedisError> = redis::cmd("XINFO")
         .arg("GROUPS")
         .arg(stream)
@@ -61,7 +61,7 @@ return 0";
 
 /// Leaves the group if nothing of this consumer's is pending; tells whether it left.
 pub(crate) async fn leave(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     stream: &StreamKey,
     group: &str,
     consumer: &ConsumerName,
@@ -93,7 +93,7 @@ return n";
 /// Retires the consumers, other than this one, that hold nothing and have been idle for longer than
 /// `expiry`; returns how many.
 pub(crate) async fn retire_idle(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     stream: &StreamKey,
     group: &str,
     consumer: &ConsumerName,
@@ -110,7 +110,7 @@ pub(crate) async fn retire_idle(
 
 /// How many entries of the group are pending, with whomever.
 pub(crate) async fn n_pending(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     stream: &StreamKey,
     group: &str,
 ) -> Result<u64, RedisError> {

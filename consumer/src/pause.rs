@@ -4,7 +4,7 @@
 //! so outlives workers, and Redis as far as Redis keeps anything.
 
 use passerby_shared::books::Stamped;
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::{RedisError, aio::ConnectionLike};
 use serde::{Deserialize, Serialize};
 
 /// Who paused a group, and why.
@@ -20,7 +20,7 @@ pub struct Paused {
 
 /// Whether a group is paused; since when is when that was written.
 pub(crate) async fn look(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     hash: &str,
     group: &str,
 ) -> Result<Option<Stamped<Paused>>, RedisError> {

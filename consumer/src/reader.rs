@@ -1,7 +1,7 @@
 //! Reads entries: the worker's own history first, then new ones, and those of the dead.
 //!
-//! The reader has a connection of its own. redis-rs gives up on a reply after a set time and answers
-//! in order, so a blocking read on a shared connection would hold up every `XACK` behind it.
+//! The reader has a connection of its own: replies come in order, so that a blocking read on a shared one
+//! would hold up every `XACK` behind it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -13,9 +13,9 @@ use std::{
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
     books::Stamped,
-    redis_connection::{ConnectError, RedisLink, RedisRecovery, recovery},
+    redis_connection::{ConnectError, ExclusiveConnection, RedisLink, RedisRecovery, recovery},
 };
-use redis::{RedisError, Value};
+use redis::RedisError;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -42,7 +42,7 @@ const LOOK_FOR_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 
 pub(crate) struct Reader {
-    pub(crate) link: RedisLink,
+    pub(crate) link: RedisLink<ExclusiveConnection>,
     pub(crate) streams: Vec<Arc<StreamKey>>,
     pub(crate) group: String,
     pub(crate) consumer: ConsumerName,
@@ -459,9 +459,9 @@ impl Reader {
             }
         }
         let connection = self.link.get().await?;
-        let reading = command.query_async::<Value>(connection);
-        let value = within(self.block + self.server_timeout, reading).await??;
-        Ok(reply::read_reply(value, &self.streams, history.is_some())?)
+        let reading = connection.ask(&command);
+        let reply = within(self.block + self.server_timeout, reading).await??;
+        Ok(reply::read_reply(reply, &self.streams, history.is_some())?)
     }
 
     /// Drops what is on its way through the worker already.

@@ -8,8 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use passerby_shared::{EntryId, StreamKey};
-use redis::{Value, aio::MultiplexedConnection};
+use passerby_shared::{EntryId, StreamKey, redis_connection::ExclusiveConnection};
 
 use crate::{
     ConsumerName,
@@ -19,7 +18,7 @@ use crate::{
 
 /// Claims a page of the list, from `cursor` on.
 pub(crate) async fn claim_page(
-    connection: &mut MultiplexedConnection,
+    connection: &mut ExclusiveConnection,
     stream: &Arc<StreamKey>,
     group: &str,
     consumer: &ConsumerName,
@@ -27,15 +26,14 @@ pub(crate) async fn claim_page(
     cursor: EntryId,
     count: usize,
 ) -> Result<Claimed, ReadError> {
-    let value: Value = redis::cmd("XAUTOCLAIM")
+    let mut command = redis::cmd("XAUTOCLAIM");
+    command
         .arg(stream.as_ref())
         .arg(group)
         .arg(consumer.as_str())
         .arg(u64::try_from(min_idle.as_millis()).unwrap_or(u64::MAX))
         .arg(cursor)
         .arg("COUNT")
-        .arg(count)
-        .query_async(connection)
-        .await?;
-    Ok(reply::claim_reply(value, stream)?)
+        .arg(count);
+    Ok(reply::claim_reply(connection.ask(&command).await?, stream)?)
 }

@@ -5,8 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use passerby_shared::{EntryId, StreamKey};
-use redis::Value;
+use passerby_shared::{EntryId, StreamKey, redis_connection::Reply};
 use tokio::time::Instant;
 
 use crate::batch::{Origin, RawFields};
@@ -59,9 +58,9 @@ pub struct UnexpectedReply {
     found: String,
 }
 
-pub(crate) fn unexpected(command: &'static str, value: &Value) -> UnexpectedReply {
+pub(crate) fn unexpected(command: &'static str, value: &Reply) -> UnexpectedReply {
     let found = match value {
-        Value::Array(items) => format!("an array of {}", items.len()),
+        Reply::Array(items) => format!("an array of {}", items.len()),
         other => {
             let text = format!("{other:?}");
             text.chars().take(80).collect()
@@ -72,30 +71,30 @@ pub(crate) fn unexpected(command: &'static str, value: &Value) -> UnexpectedRepl
 
 /// Reads the reply of `XREADGROUP`: nil, or `[[stream, [entry…]]…]`.
 pub(crate) fn read_reply(
-    reply: Value,
+    reply: impl Into<Reply>,
     streams: &[Arc<StreamKey>],
     again: bool,
 ) -> Result<Vec<Delivered>, UnexpectedReply> {
     const COMMAND: &str = "XREADGROUP";
     let mut delivered = Vec::new();
-    let by_stream = match reply {
-        Value::Nil => return Ok(delivered),
-        Value::Array(by_stream) => by_stream,
+    let by_stream = match reply.into() {
+        Reply::Nil => return Ok(delivered),
+        Reply::Array(by_stream) => by_stream,
         other => return Err(unexpected(COMMAND, &other)),
     };
     for value in by_stream {
         let (name, entries) = match value {
-            Value::Array(pair) => match <[Value; 2]>::try_from(pair) {
-                Ok([Value::BulkString(name), Value::Array(entries)]) => (name, entries),
+            Reply::Array(pair) => match <[Reply; 2]>::try_from(pair) {
+                Ok([Reply::Bulk(name), Reply::Array(entries)]) => (name, entries),
                 Ok([name, _]) => return Err(unexpected(COMMAND, &name)),
-                Err(pair) => return Err(unexpected(COMMAND, &Value::Array(pair))),
+                Err(pair) => return Err(unexpected(COMMAND, &Reply::Array(pair))),
             },
             other => return Err(unexpected(COMMAND, &other)),
         };
         let stream = streams
             .iter()
             .find(|stream| stream.as_str().as_bytes() == name)
-            .ok_or_else(|| unexpected(COMMAND, &Value::BulkString(name)))?;
+            .ok_or_else(|| unexpected(COMMAND, &Reply::Bulk(name)))?;
         for value in entries {
             delivered.push(entry(COMMAND, value, stream, again)?);
         }
@@ -107,33 +106,33 @@ pub(crate) fn read_reply(
 /// Before, entries deleted meanwhile are nil within the list, without their ID, and stay pending with
 /// the claimer.
 pub(crate) fn claim_reply(
-    reply: Value,
+    reply: Reply,
     stream: &Arc<StreamKey>,
 ) -> Result<Claimed, UnexpectedReply> {
     const COMMAND: &str = "XAUTOCLAIM";
-    let Value::Array(items) = reply else {
+    let Reply::Array(items) = reply else {
         return Err(unexpected(COMMAND, &reply));
     };
     let mut items = items.into_iter();
     let next = match items.next() {
-        Some(Value::BulkString(id)) => EntryId::from_bytes(&id).ok(),
+        Some(Reply::Bulk(id)) => EntryId::from_bytes(&id).ok(),
         _ => None,
     };
-    let next = next.ok_or_else(|| unexpected(COMMAND, &Value::Nil))?;
+    let next = next.ok_or_else(|| unexpected(COMMAND, &Reply::Nil))?;
     let mut delivered = Vec::new();
     let mut has_nameless = false;
-    if let Some(Value::Array(entries)) = items.next() {
+    if let Some(Reply::Array(entries)) = items.next() {
         for value in entries {
-            if value == Value::Nil {
+            if value == Reply::Nil {
                 has_nameless = true;
             } else {
                 delivered.push(entry(COMMAND, value, stream, true)?);
             }
         }
     }
-    if let Some(Value::Array(deleted)) = items.next() {
+    if let Some(Reply::Array(deleted)) = items.next() {
         for value in deleted {
-            if let Value::BulkString(id) = &value
+            if let Reply::Bulk(id) = &value
                 && let Ok(id) = EntryId::from_bytes(id)
             {
                 let origin = Origin {
@@ -157,16 +156,17 @@ pub(crate) fn claim_reply(
 
 /// Reads the reply of `XCLAIM`: `[entry…]`, with nil for entries deleted meanwhile before Redis 7.
 pub(crate) fn claimed_entries(
-    reply: Value,
+    reply: impl Into<Reply>,
     stream: &Arc<StreamKey>,
 ) -> Result<Vec<Delivered>, UnexpectedReply> {
     const COMMAND: &str = "XCLAIM";
-    let Value::Array(entries) = reply else {
-        return Err(unexpected(COMMAND, &reply));
+    let entries = match reply.into() {
+        Reply::Array(entries) => entries,
+        other => return Err(unexpected(COMMAND, &other)),
     };
     entries
         .into_iter()
-        .filter(|value| *value != Value::Nil)
+        .filter(|value| *value != Reply::Nil)
         .map(|value| entry(COMMAND, value, stream, true))
         .collect()
 }
@@ -174,16 +174,16 @@ pub(crate) fn claimed_entries(
 /// Reads `[id, [name, value, …]]`, or `[id, nil]`.
 fn entry(
     command: &'static str,
-    value: Value,
+    value: Reply,
     stream: &Arc<StreamKey>,
     again: bool,
 ) -> Result<Delivered, UnexpectedReply> {
-    let Value::Array(pair) = value else {
+    let Reply::Array(pair) = value else {
         return Err(unexpected(command, &value));
     };
     let [id, fields] =
-        <[Value; 2]>::try_from(pair).map_err(|p| unexpected(command, &Value::Array(p)))?;
-    let Value::BulkString(id_bytes) = &id else {
+        <[Reply; 2]>::try_from(pair).map_err(|p| unexpected(command, &Reply::Array(p)))?;
+    let Reply::Bulk(id_bytes) = &id else {
         return Err(unexpected(command, &id));
     };
     let id = EntryId::from_bytes(id_bytes).map_err(|_| unexpected(command, &id))?;
@@ -192,21 +192,21 @@ fn entry(
         id,
     };
     let flat = match fields {
-        Value::Nil => {
+        Reply::Nil => {
             return Ok(Delivered {
                 origin,
                 fields: None,
                 again,
             });
         }
-        Value::Array(flat) => flat,
+        Reply::Array(flat) => flat,
         other => return Err(unexpected(command, &other)),
     };
     let mut fields = RawFields::with_capacity(flat.len() / 2);
     let mut flat = flat.into_iter();
     while let (Some(name), Some(value)) = (flat.next(), flat.next()) {
-        let (Value::BulkString(name), Value::BulkString(value)) = (name, value) else {
-            return Err(unexpected(command, &Value::Nil));
+        let (Reply::Bulk(name), Reply::Bulk(value)) = (name, value) else {
+            return Err(unexpected(command, &Reply::Nil));
         };
         fields.push((name, value));
     }
@@ -221,8 +221,8 @@ fn entry(
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Value {
-        redis::parse_redis_value(text.as_bytes()).unwrap()
+    fn parse(text: &str) -> Reply {
+        redis::parse_redis_value(text.as_bytes()).unwrap().into()
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(delivered[0].fields.as_ref().unwrap().len(), 2);
         assert_eq!(delivered[1].origin.id, EntryId { ms: 6, seq: 0 });
         assert!(delivered[1].fields.is_none());
-        assert!(read_reply(Value::Nil, &streams, false).unwrap().is_empty());
+        assert!(read_reply(Reply::Nil, &streams, false).unwrap().is_empty());
         assert!(read_reply(parse("+OK\r\n"), &streams, false).is_err());
     }
 

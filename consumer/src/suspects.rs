@@ -7,7 +7,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use passerby_shared::{EntryId, StreamKey};
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::{RedisError, aio::ConnectionLike};
 
 use crate::{ConsumerName, batch::Origin, reply::Delivered};
 
@@ -19,7 +19,7 @@ type Pending = (String, String, u64, u64);
 
 /// The entries among these that were delivered too often.
 pub(crate) async fn among(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
     group: &str,
     consumer: &ConsumerName,
     delivered: &[Delivered],

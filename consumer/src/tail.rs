@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use passerby_shared::{EntryId, StreamKey};
-use redis::{RedisError, Script, aio::MultiplexedConnection};
+use redis::{RedisError, Script, aio::ConnectionLike};
 use tracing::error;
 
 use crate::batch::Origin;
@@ -39,7 +39,7 @@ impl Tail {
     /// Asks whether the streams still hold what was read from them, says which do not, and returns how many.
     pub(crate) async fn check(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut impl ConnectionLike,
     ) -> Result<u64, RedisError> {
         let mut n_lost = 0;
         for (stream, newest) in &mut self.newest {

@@ -259,10 +259,8 @@ impl Worker {
         let (settled_tx, settled_rx) = mpsc::channel(config.committers.get());
 
         let reader = Reader {
-            link: new_link(RedisTimeouts {
-                response: None,
-                ..config.redis_timeouts()
-            }),
+            link: RedisLink::exclusive(config.redis_url.clone(), config.redis_timeouts())
+                .counted_by(metrics.redis_connections()),
             streams: streams.clone(),
             group: config.group.clone(),
             consumer: config.consumer.clone(),

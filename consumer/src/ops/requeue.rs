@@ -341,7 +341,7 @@ fn add(letter: &DeadLetterRecord, key: IdempotencyKey) -> redis::Cmd {
     command.arg(&letter.stream).arg("*");
     for (name, value) in &letter.fields {
         if name != FIELD_KEY.as_bytes() && name != FIELD_REQUEUED.as_bytes() {
-            command.arg(name).arg(value);
+            command.arg(&name[..]).arg(&value[..]);
         }
     }
     command

@@ -239,7 +239,7 @@ async fn newest(
         Err(error) => return Err(OpsError::redis("look at the stream", stream)(error)),
     };
     let Value::Array(flat) = value else {
-        return Err(reply::unexpected("XINFO STREAM", &value).into());
+        return Err(reply::unexpected("XINFO STREAM", &value.into()).into());
     };
     let (mut last, mut added) = (EntryId::MIN, None);
     let mut flat = flat.into_iter();

@@ -196,6 +196,6 @@ fn decode_fields(bytes: &[u8]) -> RawFields {
     let (pairs, _) = flat.as_chunks::<2>();
     pairs
         .iter()
-        .map(|[name, value]| (name.to_vec(), value.to_vec()))
+        .map(|[name, value]| (name.to_vec().into(), value.to_vec().into()))
         .collect()
 }

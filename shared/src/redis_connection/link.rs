@@ -3,22 +3,52 @@
 use metrics::Counter;
 use redis::{RedisError, aio::MultiplexedConnection};
 
-use super::{ConnectError, RedisRecovery, RedisTimeouts, RedisUrl, connect, recovery};
+use super::{
+    ConnectError, ExclusiveConnection, RedisRecovery, RedisTimeouts, RedisUrl, connect, recovery,
+};
 
 /// At most one connection to a server, owned by one task.
 ///
 /// The link neither waits nor retries: how long to wait before the next attempt is its owner's
 /// decision.
-pub struct RedisLink {
+pub struct RedisLink<C = MultiplexedConnection> {
     url: RedisUrl,
     timeouts: RedisTimeouts,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<C>,
     n_connections: Counter,
 }
 
+/// A connection that a link can make.
+pub trait Connect: Sized {
+    /// Makes it.
+    fn connect(
+        url: &RedisUrl,
+        timeouts: RedisTimeouts,
+    ) -> impl Future<Output = Result<Self, ConnectError>> + Send;
+}
+
+impl Connect for MultiplexedConnection {
+    async fn connect(url: &RedisUrl, timeouts: RedisTimeouts) -> Result<Self, ConnectError> {
+        connect(url, timeouts).await
+    }
+}
+
 impl RedisLink {
-    /// A link that is not connected yet.
+    /// A link that is not connected yet, over a connection of the driver's.
     pub fn new(url: RedisUrl, timeouts: RedisTimeouts) -> Self {
+        Self::unconnected(url, timeouts)
+    }
+}
+
+impl RedisLink<ExclusiveConnection> {
+    /// A link that is not connected yet, over a connection for long replies.
+    pub fn exclusive(url: RedisUrl, timeouts: RedisTimeouts) -> Self {
+        Self::unconnected(url, timeouts)
+    }
+}
+
+impl<C: Connect> RedisLink<C> {
+    fn unconnected(url: RedisUrl, timeouts: RedisTimeouts) -> Self {
         Self {
             url,
             timeouts,
@@ -43,11 +73,11 @@ impl RedisLink {
     /// # Cancel safety
     ///
     /// Cancel safe: a dropped call leaves the link without a connection.
-    pub async fn get(&mut self) -> Result<&mut MultiplexedConnection, ConnectError> {
+    pub async fn get(&mut self) -> Result<&mut C, ConnectError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let connection = connect(&self.url, self.timeouts).await?;
+                let connection = C::connect(&self.url, self.timeouts).await?;
                 self.n_connections.increment(1);
                 connection
             }
@@ -80,11 +110,11 @@ impl RedisLink {
     }
 }
 
-impl std::fmt::Debug for RedisLink {
+impl<C> std::fmt::Debug for RedisLink<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisLink")
             .field("url", &self.url)
-            .field("connected", &self.is_connected())
+            .field("connected", &self.connection.is_some())
             .finish_non_exhaustive()
     }
 }

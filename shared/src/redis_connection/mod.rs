@@ -3,9 +3,14 @@
 //! The redis crate's own connection manager is not used: it does not reconnect on `READONLY` or on
 //! response timeouts, both of which a failover leaves behind. [`RedisLink`] drops a connection on
 //! everything that [`recovery`] does not call harmless, and makes a new one at the next use.
+//!
+//! Connections are the driver's, except that of whoever reads streams: [`ExclusiveConnection`].
 
+mod exclusive;
 mod link;
 mod recovery;
+mod reply;
+mod socket;
 mod url;
 
 use std::time::Duration;
@@ -15,8 +20,10 @@ use ::redis::{
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
-pub use link::RedisLink;
+pub use exclusive::ExclusiveConnection;
+pub use link::{Connect, RedisLink};
 pub use recovery::{RedisRecovery, recovery};
+pub use reply::Reply;
 pub use url::{InvalidRedisUrl, RedisUrl};
 
 /// Longest wait for a connection, its TLS handshake and its greeting.

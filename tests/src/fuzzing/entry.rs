@@ -53,7 +53,10 @@ fn split(data: &[u8]) -> Vec<Delivery> {
         && let Some((flags, after)) = rest.split_first()
     {
         rest = after;
-        let fields: RawFields = (0..flags & 7).filter_map(|_| field(&mut rest)).collect();
+        let fields: RawFields = (0..flags & 7)
+            .filter_map(|_| field(&mut rest))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         let origin = Origin {
             stream: Arc::clone(&streams[usize::from(flags & 32 != 0)]),
             id: EntryId {

@@ -135,7 +135,7 @@ async fn entries_that_cannot_be_read_are_dead_lettered_and_the_stream_goes_on() 
         assert!(!message.is_empty());
     }
     let kept = &env.dead_letters().await[8].fields;
-    assert_eq!(kept, &[(b"hello".to_vec(), b"world".to_vec())]);
+    assert_eq!(kept, &[("hello".into(), "world".into())]);
     assert_one_transaction(&env).await;
     env.assert_settled_once(20).await;
 }

@@ -39,6 +39,7 @@ mod partitions_are_there_when_needed;
 mod pausing_is_obeyed;
 mod producer_keeps_its_books;
 mod queries_answer;
+mod redis_is_reached_any_way;
 mod replays_store_nothing_twice;
 mod saturation_is_felt;
 mod sessions_can_be_closed;

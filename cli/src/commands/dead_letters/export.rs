@@ -141,7 +141,7 @@ fn open_output(args: &ExportArgs) -> Result<Box<dyn Write>, Failure> {
 fn write(out: &mut dyn Write, format: Format, letter: &DeadLetterRecord) -> io::Result<()> {
     match format {
         Format::Ndjson => {
-            let encoded = |bytes: &Vec<u8>| BASE64.encode(bytes);
+            let encoded = |bytes: &[u8]| BASE64.encode(bytes);
             let exported = Exported {
                 head: letter.into(),
                 raw_fields: (letter.fields.iter())

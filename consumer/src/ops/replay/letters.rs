@@ -128,7 +128,7 @@ fn entry(letter: &DeadLetterRecord) -> Option<Delivered> {
     let mut fields = letter.fields.clone();
     fields.retain(|(name, _)| !is(name, FIELD_KEY) && !is(name, FIELD_REQUEUED));
     let key: IdempotencyKey = requeue::key_of(letter);
-    fields.push((FIELD_KEY.into(), key.as_bytes().to_vec()));
+    fields.push((FIELD_KEY.into(), key.as_bytes().to_vec().into()));
     fields.push((FIELD_REQUEUED.into(), letter.id.to_string().into()));
     Some(Delivered {
         origin: Origin {
