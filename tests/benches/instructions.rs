@@ -27,7 +27,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use passerby_consumer::{batch::Origin, fuzzing};
 use passerby_shared::{
-    EntryId, IdempotencyKey, KeyPrefix,
+    Detection, EntryId, IdempotencyKey, KeyPrefix,
     wire::{self, FIELD_KEY, FIELD_KIND, FIELD_PAYLOAD, FIELD_VERSION},
 };
 use passerby_tests::benching::Rows;
@@ -64,6 +64,8 @@ enum Work {
     Encode,
     /// Delivered entries into rows ready for COPY, as a worker does.
     Decode,
+    /// The same of entries in the plain form, as others write them.
+    DecodeMaps,
 }
 
 impl Work {
@@ -84,35 +86,10 @@ impl Work {
                     }
                 }
             }
-            Self::Decode => {
-                let stream = Arc::new(KeyPrefix::default().stream(0));
-                let delivered: Vec<_> = (0..ROWS.entries)
-                    .map(|n| {
-                        let mut payload = Vec::new();
-                        wire::encode_detections(&ROWS.of_entry(n), &mut payload);
-                        let key = IdempotencyKey::generate();
-                        let fields = vec![
-                            (FIELD_VERSION.into(), b"1".to_vec()),
-                            (FIELD_KIND.into(), b"d".to_vec()),
-                            (FIELD_KEY.into(), key.as_bytes().to_vec()),
-                            (FIELD_PAYLOAD.into(), payload),
-                        ];
-                        let id = EntryId {
-                            ms: 1,
-                            seq: u64::try_from(n).unwrap(),
-                        };
-                        let origin = Origin {
-                            stream: Arc::clone(&stream),
-                            id,
-                        };
-                        (origin, Some(fields), false)
-                    })
-                    .collect();
-                let decoding = fuzzing::Decoding::begin();
-                for _ in 0..rounds {
-                    decoding.decode(black_box(delivered.clone()));
-                }
-            }
+            Self::Decode => decode(rounds, |rows, payload| {
+                wire::encode_detections(rows, payload);
+            }),
+            Self::DecodeMaps => decode(rounds, wire::encode_plain_detections),
         }
     }
 
@@ -120,6 +97,36 @@ impl Work {
     fn count(self) -> u64 {
         let n_rows = ROUNDS * u64::try_from(ROWS.len()).unwrap();
         (callgrind(self, 2 * ROUNDS) - callgrind(self, ROUNDS)) / n_rows
+    }
+}
+
+fn decode(rounds: u64, encode: impl Fn(&[Detection], &mut Vec<u8>)) {
+    let stream = Arc::new(KeyPrefix::default().stream(0));
+    let delivered: Vec<_> = (0..ROWS.entries)
+        .map(|n| {
+            let mut payload = Vec::new();
+            encode(&ROWS.of_entry(n), &mut payload);
+            let key = IdempotencyKey::generate();
+            let fields = vec![
+                (FIELD_VERSION.into(), "1".into()),
+                (FIELD_KIND.into(), "d".into()),
+                (FIELD_KEY.into(), key.as_bytes().to_vec().into()),
+                (FIELD_PAYLOAD.into(), payload.into()),
+            ];
+            let id = EntryId {
+                ms: 1,
+                seq: u64::try_from(n).unwrap(),
+            };
+            let origin = Origin {
+                stream: Arc::clone(&stream),
+                id,
+            };
+            (origin, Some(fields), false)
+        })
+        .collect();
+    let decoding = fuzzing::Decoding::begin();
+    for _ in 0..rounds {
+        decoding.decode(black_box(delivered.clone()));
     }
 }
 

@@ -4,82 +4,11 @@
 //! is unusual about a row — another type, a missing value, a value that cannot be stored — makes this
 //! reader give up without having read anything: the careful reader then says what it is.
 
-use super::decode::Previous;
+use super::{
+    decode::Previous,
+    quick::{NIL, Reader},
+};
 use crate::{DetectionRef, Gender};
-
-/// What is left of the payload.
-struct Reader<'a>(&'a [u8]);
-
-const NIL: u8 = 0xc0;
-
-impl Reader<'_> {
-    #[inline]
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (chunk, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*chunk)
-    }
-
-    #[inline]
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    /// The rest of an integer that begins with `byte`.
-    #[inline]
-    fn int_from(&mut self, byte: u8) -> Option<i64> {
-        Some(match byte {
-            0x00..=0x7f => i64::from(byte),
-            0xe0..=0xff => i64::from(byte.cast_signed()),
-            0xcc => i64::from(self.byte()?),
-            0xcd => i64::from(u16::from_be_bytes(self.take()?)),
-            0xce => i64::from(u32::from_be_bytes(self.take()?)),
-            0xcf => i64::try_from(u64::from_be_bytes(self.take()?)).ok()?,
-            0xd0 => i64::from(i8::from_be_bytes(self.take()?)),
-            0xd1 => i64::from(i16::from_be_bytes(self.take()?)),
-            0xd2 => i64::from(i32::from_be_bytes(self.take()?)),
-            0xd3 => i64::from_be_bytes(self.take()?),
-            _ => return None,
-        })
-    }
-
-    #[inline]
-    fn int(&mut self) -> Option<i64> {
-        let byte = self.byte()?;
-        self.int_from(byte)
-    }
-
-    /// The rest of a number that begins with `byte`: a float, or an integer of at most 16 bits.
-    #[inline]
-    fn float_from(&mut self, byte: u8) -> Option<f32> {
-        if byte == 0xca {
-            return Some(f32::from_be_bytes(self.take()?));
-        }
-        Some(match byte {
-            0x00..=0x7f => f32::from(byte),
-            0xe0..=0xff => f32::from(byte.cast_signed()),
-            0xcc => f32::from(self.byte()?),
-            0xcd => f32::from(u16::from_be_bytes(self.take()?)),
-            0xd0 => f32::from(i8::from_be_bytes(self.take()?)),
-            0xd1 => f32::from(i16::from_be_bytes(self.take()?)),
-            _ => return None,
-        })
-    }
-
-    #[inline]
-    fn float(&mut self) -> Option<f32> {
-        let byte = self.byte()?;
-        self.float_from(byte)
-    }
-
-    #[inline]
-    fn optional_float(&mut self) -> Option<Option<f32>> {
-        match self.byte()? {
-            NIL => Some(None),
-            byte => self.float_from(byte).map(Some),
-        }
-    }
-}
 
 /// Reads the row that `bytes` begins with and returns it with its length; `None` for the careful reader.
 #[inline]
@@ -88,7 +17,7 @@ pub(super) fn read<'g>(
     template: &DetectionRef<'g>,
     previous: &mut Previous,
 ) -> Option<(DetectionRef<'g>, usize)> {
-    let mut reader = Reader(bytes);
+    let mut reader = Reader::new(bytes);
     let has_degraded = match reader.byte()? {
         0x9b => false,
         0x9c => true,
@@ -139,7 +68,7 @@ pub(super) fn read<'g>(
         detection_id,
         frame_number,
     };
-    Some((detection, bytes.len() - reader.0.len()))
+    Some((detection, bytes.len() - reader.rest().len()))
 }
 
 #[cfg(test)]

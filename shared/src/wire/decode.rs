@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{
     compact_row,
     cursor::{Cursor, Malformed, Token},
-    encode, plain, value,
+    encode, plain, plain_row, value,
 };
 use crate::{DetectionRef, Invalid, MAX_ID_BYTES, Session, Track, TrajectoryPoint};
 
@@ -100,8 +100,14 @@ pub fn decode_detections(
             n_rows += detection_group(&mut cursor, n_rows, &mut bad_rows, &mut row)?;
         }
     } else {
+        let mut known = plain_row::Known::default();
         for row_idx in 0..n_elements as usize {
-            if let Err(bad) = plain::detection(&mut cursor, row_idx, |d| row(row_idx, Ok(d)))? {
+            if let Some((detection, len)) = plain_row::read(cursor.rest(), row_idx, &mut known) {
+                cursor.skip_bytes(len);
+                row(row_idx, Ok(detection));
+            } else if let Err(bad) =
+                plain::detection(&mut cursor, row_idx, |d| row(row_idx, Ok(d)))?
+            {
                 bad_rows.add(&bad.invalid, &cursor)?;
                 row(row_idx, Err(bad));
             }

@@ -16,6 +16,8 @@ mod decode;
 mod encode;
 mod inspect;
 mod plain;
+mod plain_row;
+mod quick;
 mod sources;
 mod value;
 

@@ -11,7 +11,7 @@ use super::{
     cursor::{Cursor, Malformed, Token},
     decode, encode, value,
 };
-use crate::{Detection, DetectionRef, Invalid, Session, Track};
+use crate::{Detection, DetectionRef, Invalid, Session, Track, detection::BBOX_FIELDS};
 
 /// The session of rows that name none.
 pub(super) const DEFAULT_SESSION: &str = "default";
@@ -98,6 +98,48 @@ pub(super) fn missing(field: &'static str) -> Invalid {
     Invalid::new(field, "is missing")
 }
 
+/// A field of a detection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Field {
+    Timestamp,
+    SessionId,
+    CameraId,
+    ChannelId,
+    DetectionId,
+    TrackId,
+    Confidence,
+    /// The one with this place among [`BBOX_FIELDS`].
+    Bbox(usize),
+    Gender,
+    GenderConfidence,
+    FrameNumber,
+    Degraded,
+}
+
+impl Field {
+    /// The field with this key; `None` of what a row may have beside its fields.
+    pub(super) fn named(key: &[u8]) -> Option<Self> {
+        Some(match key {
+            b"timestamp" => Self::Timestamp,
+            b"session_id" => Self::SessionId,
+            b"camera_id" => Self::CameraId,
+            b"channel_id" => Self::ChannelId,
+            b"detection_id" => Self::DetectionId,
+            b"track_id" => Self::TrackId,
+            b"confidence" => Self::Confidence,
+            b"bbox_x" => Self::Bbox(0),
+            b"bbox_y" => Self::Bbox(1),
+            b"bbox_width" => Self::Bbox(2),
+            b"bbox_height" => Self::Bbox(3),
+            b"gender" => Self::Gender,
+            b"gender_confidence" => Self::GenderConfidence,
+            b"frame_number" => Self::FrameNumber,
+            b"degraded" => Self::Degraded,
+            _ => return None,
+        })
+    }
+}
+
 /// Reads one detection and hands it to `row`, or returns what is wrong with it.
 pub(super) fn detection(
     cursor: &mut Cursor<'_>,
@@ -129,36 +171,29 @@ pub(super) fn detection(
         if token == Token::Nil {
             return Ok(());
         }
-        match name {
-            b"timestamp" => timestamp_us = Some(value::time("timestamp", token)?),
-            b"session_id" => session_id = value::id("session_id", token)?,
-            b"camera_id" => camera_id = Some(value::id("camera_id", token)?),
-            b"channel_id" => d.channel_id = value::int32("channel_id", token)?,
-            b"detection_id" => d.detection_id = value::int("detection_id", token)?,
-            b"track_id" => d.track_id = Some(value::int("track_id", token)?),
-            b"confidence" => d.confidence = Some(value::float("confidence", token)?),
-            b"bbox_x" => bbox[0] = Some(value::float("bbox_x", token)?),
-            b"bbox_y" => bbox[1] = Some(value::float("bbox_y", token)?),
-            b"bbox_width" => bbox[2] = Some(value::float("bbox_width", token)?),
-            b"bbox_height" => bbox[3] = Some(value::float("bbox_height", token)?),
-            b"gender" => d.gender = Some(value::gender("gender", token)?),
-            b"gender_confidence" => {
+        match Field::named(name) {
+            Some(Field::Timestamp) => timestamp_us = Some(value::time("timestamp", token)?),
+            Some(Field::SessionId) => session_id = value::id("session_id", token)?,
+            Some(Field::CameraId) => camera_id = Some(value::id("camera_id", token)?),
+            Some(Field::ChannelId) => d.channel_id = value::int32("channel_id", token)?,
+            Some(Field::DetectionId) => d.detection_id = value::int("detection_id", token)?,
+            Some(Field::TrackId) => d.track_id = Some(value::int("track_id", token)?),
+            Some(Field::Confidence) => d.confidence = Some(value::float("confidence", token)?),
+            Some(Field::Bbox(nth)) => bbox[nth] = Some(value::float(BBOX_FIELDS[nth], token)?),
+            Some(Field::Gender) => d.gender = Some(value::gender("gender", token)?),
+            Some(Field::GenderConfidence) => {
                 d.gender_confidence = Some(value::float("gender_confidence", token)?);
             }
-            b"frame_number" => d.frame_number = value::int("frame_number", token)?,
-            b"degraded" => d.degraded = value::boolean("degraded", token)?,
-            _ => {}
+            Some(Field::FrameNumber) => d.frame_number = value::int("frame_number", token)?,
+            Some(Field::Degraded) => d.degraded = value::boolean("degraded", token)?,
+            None => {}
         }
         Ok(())
     })?;
     let complete = || -> Result<(i64, Cow<'_, str>, [f32; 4]), Invalid> {
         walked?;
         let mut values = [0.0; 4];
-        for ((value, read), name) in values
-            .iter_mut()
-            .zip(bbox)
-            .zip(crate::detection::BBOX_FIELDS)
-        {
+        for ((value, read), name) in values.iter_mut().zip(bbox).zip(BBOX_FIELDS) {
             *value = required(name, read)?;
         }
         Ok((

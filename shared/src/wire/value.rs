@@ -68,7 +68,12 @@ pub(super) fn int32(field: &'static str, token: Token<'_>) -> Result<i32, Invali
 pub(super) fn float(field: &'static str, token: Token<'_>) -> Result<f32, Invalid> {
     match token {
         Token::F32(value) => Ok(value),
-        Token::F64(value) => narrow(field, value),
+        Token::F64(value) => narrow(value).ok_or_else(|| {
+            Invalid::new(
+                field,
+                format_args!("{value:?} does not fit into a 32-bit float"),
+            )
+        }),
         #[expect(clippy::cast_precision_loss, reason = "pixels; exact below 2²⁴")]
         Token::Int(value) => Ok(value as f32),
         #[expect(clippy::cast_precision_loss, reason = "as above")]
@@ -77,19 +82,15 @@ pub(super) fn float(field: &'static str, token: Token<'_>) -> Result<f32, Invali
     }
 }
 
-fn narrow(field: &'static str, value: f64) -> Result<f32, Invalid> {
+/// `None` of a number that is too large.
+#[inline]
+pub(super) fn narrow(value: f64) -> Option<f32> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "pixels and fractions need no more"
     )]
     let narrow = value as f32;
-    if narrow.is_infinite() && value.is_finite() {
-        return Err(Invalid::new(
-            field,
-            format_args!("{value:?} does not fit into a 32-bit float"),
-        ));
-    }
-    Ok(narrow)
+    (narrow.is_finite() || !value.is_finite()).then_some(narrow)
 }
 
 pub(super) fn boolean(field: &'static str, token: Token<'_>) -> Result<bool, Invalid> {
