@@ -1,6 +1,6 @@
 //! Acknowledges what is settled, and nothing else.
 
-use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
@@ -54,14 +54,7 @@ impl Acker {
             while let Ok(more) = committed.try_recv() {
                 take_in(more, &mut origins, &mut batches);
             }
-            let mut by_stream = HashMap::<Arc<StreamKey>, Vec<EntryId>>::new();
-            for origin in &origins {
-                by_stream
-                    .entry(Arc::clone(&origin.stream))
-                    .or_default()
-                    .push(origin.id);
-            }
-            if !self.ack(&by_stream).await? {
+            if !self.ack(&by_stream(&origins)).await? {
                 return Ok(());
             }
             self.in_flight.remove(&origins);
@@ -83,10 +76,7 @@ impl Acker {
     }
 
     /// Acknowledges; `false` when the grace period ended before it could.
-    async fn ack(
-        &mut self,
-        by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
-    ) -> Result<bool, RedisError> {
+    async fn ack(&mut self, by_stream: &[(&StreamKey, Vec<EntryId>)]) -> Result<bool, RedisError> {
         let mut backoff = Duration::from_millis(50);
         let mut n_failures = 0_u32;
         loop {
@@ -128,21 +118,40 @@ impl Acker {
         }
     }
 
-    async fn try_ack(
-        &mut self,
-        by_stream: &HashMap<Arc<StreamKey>, Vec<EntryId>>,
-    ) -> Result<(), AckError> {
-        let connection = self.link.get().await?;
+    /// All streams in one packet: what one of them refuses is no reason to wait for the others.
+    async fn try_ack(&mut self, by_stream: &[(&StreamKey, Vec<EntryId>)]) -> Result<(), AckError> {
+        let mut acks = redis::pipe();
+        // Each answer is judged by its own code, which that of a whole pipeline does not have.
+        acks.ignore_errors();
         for (stream, ids) in by_stream {
-            let _n: u64 = redis::cmd("XACK")
-                .arg(stream.as_ref())
-                .arg(&self.group)
-                .arg(ids)
-                .query_async(connection)
-                .await?;
+            acks.cmd("XACK").arg(*stream).arg(&self.group).arg(ids);
+        }
+        let connection = self.link.get().await?;
+        let answers: Vec<Result<u64, RedisError>> = acks.query_async(connection).await?;
+        for answer in answers {
+            answer?;
         }
         Ok(())
     }
+}
+
+/// The IDs of each stream; one after the other, most entries are of the same.
+fn by_stream(origins: &[Origin]) -> Vec<(&StreamKey, Vec<EntryId>)> {
+    let mut streams = Vec::<(&StreamKey, Vec<EntryId>)>::new();
+    let mut at = 0;
+    for Origin { stream, id } in origins {
+        if streams.get(at).is_none_or(|(of, _)| **of != **stream) {
+            at = match streams.iter().position(|(of, _)| **of == **stream) {
+                Some(found) => found,
+                None => {
+                    streams.push((stream, Vec::new()));
+                    streams.len() - 1
+                }
+            };
+        }
+        streams[at].1.push(*id);
+    }
+    streams
 }
 
 /// Adds a batch's entries to all that are to be acknowledged.
