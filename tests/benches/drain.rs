@@ -36,7 +36,7 @@ use passerby_consumer::{
 };
 use passerby_shared::redis_connection::{RedisTimeouts, RedisUrl, connect};
 use passerby_tests::benching::{
-    BenchServers, Copying, Figure, InBatch, Report, Rows, Samples, Side, Target, Usage, Work,
+    BenchServers, Copying, Figure, InBatch, Report, Rows, Samples, Side, Target, Work,
 };
 use redis::{Pipeline, Value, aio::MultiplexedConnection};
 use tokio::task::JoinSet;
@@ -65,15 +65,6 @@ struct Args {
 
 const SIDES: usize = 5;
 const DATABASES: [&str; SIDES] = ["worker", "copy", "reading", "commits", "sorted"];
-
-/// What the servers have used so far.
-fn cpu_of_servers(servers: &BenchServers) -> [Duration; 2] {
-    pids(servers).map(Usage::cpu_of_tree)
-}
-
-fn pids(servers: &BenchServers) -> [u32; 2] {
-    [servers.redis.pid(), servers.postgres.pid()].map(Option::unwrap)
-}
 
 fn worker_config(servers: &BenchServers, connections: usize) -> WorkerConfig {
     WorkerConfig {
@@ -317,9 +308,9 @@ async fn main() {
                 // Should it be easier to follow one than another.
                 random.shuffle(&mut order);
                 for &nth in &order {
-                    let before = cpu_of_servers(&servers);
-                    n_at_work += usize::from(sides[nth].take_turn(&pids(&servers)));
-                    let after = cpu_of_servers(&servers);
+                    let before = servers.cpu();
+                    n_at_work += usize::from(sides[nth].take_turn(&servers.pids()));
+                    let after = servers.cpu();
                     for (used, (before, after)) in
                         used[nth].iter_mut().zip(before.into_iter().zip(after))
                     {

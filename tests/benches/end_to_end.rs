@@ -10,8 +10,9 @@
 //! **Throughput**: all rows are made before the clock starts. It runs from the first `record()` until the
 //! group has nothing left that is not acknowledged, and so is committed. `record()` waits for room
 //! (`Overflow::Block`): nothing is dropped. Beside it, the same rows, encoded before the clock starts, are
-//! written by binary COPY over one connection, in transactions as large as the worker's (`cargo bench-drain`
-//! says more about that side).
+//! written by binary COPY in transactions as large as the worker's: over one connection, and over two, which the
+//! worker has (`cargo bench-drain` says more about these sides). The three take turns, in an order of its own
+//! each time.
 //!
 //! **Latency**: rows are recorded one at a time at a steady rate. A row's time begins before its `record()`
 //! and ends when a query of another connection would have seen it. That connection asks for
@@ -40,7 +41,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use clap::Parser;
+use fastrand::Rng;
 use passerby_producer::{Overflow, Producer, ProducerConfig, Recorded};
 use passerby_shared::{
     backlog,
@@ -426,33 +429,53 @@ impl Runs {
     }
 }
 
-async fn throughput(servers: &BenchServers, rows: Rows, repetitions: usize) -> Figure {
+/// Bare COPY of rows that are encoded already, over so many connections.
+async fn raw_copy(
+    servers: &BenchServers,
+    rows: Rows,
+    batches: &Arc<Vec<Bytes>>,
+    connections: usize,
+) -> Duration {
+    servers.clean().await;
+    // On one thread, as the worker runs: waking another takes as long as an answer of Postgres'.
+    let one_thread = runtime::Builder::new_current_thread().enable_all().build();
+    let elapsed = block_in_place(|| {
+        let copying = servers.copy(batches, connections);
+        one_thread.unwrap().block_on(copying)
+    });
+    assert_eq!(servers.n_stored().await, rows.len());
+    elapsed
+}
+
+/// Beside raw COPY over one connection, and over two.
+async fn throughput(servers: &BenchServers, rows: Rows, repetitions: usize) -> [Figure; 2] {
     let batches = Arc::new(rows.encode(BATCH_ROWS));
-    let (mut ours, mut copies) = (Samples::new(), Samples::new());
-    for repetition in 0..repetitions {
-        // Who begins changes, should the one who follows have it easier.
-        for nth in [repetition % 2, (repetition + 1) % 2] {
-            let (samples, elapsed) = if nth == 0 {
-                (&mut ours, end_to_end(servers, rows).await)
-            } else {
-                servers.clean().await;
-                // On one thread, as the worker runs: waking another takes as long as an answer of Postgres'.
-                let one_thread = runtime::Builder::new_current_thread().enable_all().build();
-                let elapsed =
-                    block_in_place(|| one_thread.unwrap().block_on(servers.copy(&batches, 1)));
-                assert_eq!(servers.n_stored().await, rows.len());
-                (&mut copies, elapsed)
+    let mut rates = [const { Samples::new() }; 3];
+    let mut random = Rng::with_seed(1);
+    let mut order = [0, 1, 2];
+    for _ in 0..repetitions {
+        // Should it be easier to follow one than another.
+        random.shuffle(&mut order);
+        for side in order {
+            let elapsed = match side {
+                0 => end_to_end(servers, rows).await,
+                connections => raw_copy(servers, rows, &batches, connections).await,
             };
-            samples.push(rows.len() as f64 / elapsed.as_secs_f64());
+            rates[side].push(rows.len() as f64 / elapsed.as_secs_f64());
         }
     }
-    Figure {
+    let [ours, over_one, over_two] = rates;
+    let beside = [
+        ("raw COPY, 1 connection", over_one),
+        ("raw COPY, 2 connections", over_two),
+    ];
+    beside.map(|(who, copies)| Figure {
         what: "record() to Postgres, all at once".to_owned(),
         unit: "rows/s",
-        ours,
-        beside: Some(("raw COPY, 1 connection".to_owned(), copies)),
+        ours: ours.clone(),
+        beside: Some((who.to_owned(), copies)),
         target: Target::RatioAtLeast(0.7),
-    }
+    })
 }
 
 #[tokio::main]
@@ -474,7 +497,9 @@ async fn main() {
         ),
         Some(&servers),
     );
-    report.push(throughput(&servers, rows, args.repetitions).await);
+    for figure in throughput(&servers, rows, args.repetitions).await {
+        report.push(figure);
+    }
 
     let at_defaults = RATES.map(|(rate, target)| (rate, Tuning::DEFAULT, target));
     let tuned = Tuning::OTHERS.map(|tuning| (TUNED_RATE, tuning, Target::None));

@@ -18,22 +18,14 @@
     reason = "a program for people who measure"
 )]
 
-use std::{
-    fs,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clap::Parser;
 use passerby_consumer::{Worker, WorkerConfig};
 use passerby_tests::benching::{
-    BenchServers, Drained, Figure, Report, Rows, Samples, Target, Usage, WorkerProcess,
+    BenchServers, Drained, Figure, Python, Report, Rows, Samples, Target, Usage, WorkerProcess,
 };
-use serde_json::Value;
 use tokio::{task::spawn_blocking, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -71,44 +63,6 @@ CREATE INDEX ON peer_detections (timestamp);
 CREATE INDEX ON peer_detections (camera_id);
 CREATE INDEX ON peer_detections (track_id);
 CHECKPOINT";
-
-/// A Python with what the program needs, made once in the target directory.
-fn python() -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
-    let wanted = fs::read_to_string(sources.join("requirements.txt")).unwrap();
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-    let python = dir.join("bin/python");
-    // It is written last: without it, or with others, the rest is not to be relied on.
-    let installed = dir.join("requirements.txt");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    let run = |what: &str, command: &mut Command| match command.stdin(Stdio::null()).output() {
-        Ok(output) => assert!(
-            output.status.success(),
-            "{what}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        ),
-        Err(error) => panic!(
-            "{what}: {error}; this benchmark needs python3 (3.9 or later), with venv and pip"
-        ),
-    };
-    let venv = ["-m", "venv", "--clear"];
-    run(
-        "make a virtual environment",
-        Command::new("python3").args(venv).arg(&dir),
-    );
-    let install = ["-m", "pip", "install", "--quiet", "--requirement"];
-    run(
-        "install the packages of peers/requirements.txt",
-        Command::new(&python)
-            .args(install)
-            .arg(sources.join("requirements.txt")),
-    );
-    fs::write(installed, wanted).unwrap();
-    python
-}
 
 /// What writes the rows.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +105,7 @@ impl Side {
         servers: &BenchServers,
         rows: Rows,
         encoded: &Arc<Vec<Bytes>>,
-        python: &Path,
+        python: &Python,
     ) -> Drained {
         servers.clean().await;
         let client = servers.client().await;
@@ -179,18 +133,16 @@ impl Side {
                 in_this_process(servers.copy(encoded, 1).await, before)
             }
             Self::Python(table, per_read, mode) => {
-                let mut command = Command::new(python);
-                command
-                    .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/drain.py"))
-                    .args([servers.redis.url(), servers.postgres.url("postgres")])
-                    .args([STREAM, table, &rows.len().to_string(), per_read, mode])
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::inherit());
-                let output = spawn_blocking(move || command.output().unwrap())
-                    .await
-                    .unwrap();
-                assert!(output.status.success(), "drain.py: {}", output.status);
-                let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+                let (redis, postgres) = (servers.redis.url(), servers.postgres.url("postgres"));
+                let python = python.clone();
+                let told = spawn_blocking(move || {
+                    let n_rows = rows.len().to_string();
+                    let from_to = [&redis, &postgres, STREAM, table];
+                    let how = [&n_rows, per_read, mode];
+                    python.run("drain.py", from_to.into_iter().chain(how))
+                })
+                .await
+                .unwrap();
                 let seconds = |name| Duration::from_secs_f64(told[name].as_f64().unwrap());
                 Drained {
                     elapsed: seconds("seconds"),
@@ -237,7 +189,8 @@ async fn library(servers: &BenchServers) -> Drained {
 async fn main() {
     let args = Args::parse();
     let rows = Rows::at_least(args.rows, ROWS_PER_ENTRY);
-    let python = spawn_blocking(python).await.unwrap();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let python = spawn_blocking(|| Python::install(target)).await.unwrap();
     spawn_blocking(WorkerProcess::build).await.unwrap();
     let servers = BenchServers::start().await;
     servers.fill_with_maps(rows, STREAM).await;

@@ -19,6 +19,10 @@
 //! has, made before, in one write, whose answer it reads. That is what handing rows to another core and
 //! speaking to Redis take by themselves.
 //!
+//! Beside it stands, too, what a good Python program takes for the same, `peers/produce.py`: each row a dict in
+//! a list, which a second thread takes out every 15 ms, packs as MessagePack maps and adds to a stream. It is
+//! measured as ours is, by its own thread's clocks, and Python's making of rows is not in it either.
+//!
 //! Memory is the most that the process had resident, program and allocator included; what it had before the
 //! producer was started is a figure of its own.
 #![expect(
@@ -33,18 +37,18 @@ use std::{
     env,
     ffi::OsStr,
     hint::black_box,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
 use passerby_producer::{Detection, Producer, ProducerConfig, Recorded, SpoolConfig};
 use passerby_servers::{RedisOptions, RedisServer};
 use passerby_tests::{
-    benching::{CpuTime, Figure, Pace, Report, Samples, Target, Usage},
+    benching::{CpuTime, Figure, Pace, Python, Report, Samples, Target, Usage},
     fixtures::realistic_detection,
 };
 use redis::Cmd;
@@ -89,6 +93,7 @@ struct Args {
 struct Loop {
     this_thread: Duration,
     other_threads: Duration,
+    elapsed: Duration,
     n_rows: u64,
 }
 
@@ -99,7 +104,7 @@ impl Loop {
         let mut pace = Pace::per_second(TICKS_PER_SECOND);
         let mut rows = Vec::new();
         let mut this_thread = Duration::ZERO;
-        let began = CpuTime::now();
+        let (cpu_before, began) = (CpuTime::now(), Instant::now());
         for tick in 0..n_ticks {
             pace.wait();
             let ids = tick * per_tick..(tick + 1) * per_tick;
@@ -110,10 +115,11 @@ impl Loop {
             this_thread += CpuTime::this_thread().saturating_sub(before);
             rows.clear();
         }
-        let ended = CpuTime::now();
+        let (cpu, elapsed) = (CpuTime::now(), began.elapsed());
         Self {
             this_thread,
-            other_threads: ended.other_threads.saturating_sub(began.other_threads),
+            other_threads: cpu.other_threads.saturating_sub(cpu_before.other_threads),
+            elapsed,
             n_rows: u64::try_from(n_ticks * per_tick).unwrap(),
         }
     }
@@ -160,7 +166,9 @@ fn produce(args: &Args, url: &str) -> Value {
         }
     };
     Loop::run(args, WARM_UP, &mut record);
+    let published_before = producer.stats().rows().published;
     let full = Loop::run(args, args.seconds, &mut record);
+    let n_published = producer.stats().rows().published - published_before;
     let peak_kib = Usage::of_this_process().peak_kib;
     // Redis may be frozen: what then is lost is counted, and not what is measured.
     drop(producer.close(Duration::from_secs(5)));
@@ -170,6 +178,7 @@ fn produce(args: &Args, url: &str) -> Value {
     said["n_refused"] = stats.dropped_newest.into();
     said["kib_before"] = kib_before.into();
     said["peak_kib"] = peak_kib.into();
+    said["rows_per_s"] = (n_published as f64 / full.elapsed.as_secs_f64()).into();
     said
 }
 
@@ -215,6 +224,12 @@ fn measured<S: AsRef<OsStr>>(args: &Args, redis: &RedisServer, how: &[S]) -> Val
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Has the Python program produce.
+fn python_measured(args: &Args, redis: &RedisServer, python: &Python) -> Value {
+    let (rate, seconds) = (args.rate.to_string(), args.seconds.to_string());
+    python.run("produce.py", [redis.url(), rate, seconds])
+}
+
 /// What the runs of one setting said.
 #[derive(Default)]
 struct Runs(Vec<Value>);
@@ -241,13 +256,16 @@ fn main() {
         println!("{}", run(&args, url));
         return;
     }
+    let python = Python::install(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let mut redis = RedisServer::start(RedisOptions::default()).unwrap();
     let (mut plain, mut channel) = (Runs::default(), Runs::default());
+    let mut in_python = Runs::default();
     let (mut spooled, mut frozen) = (Runs::default(), Runs::default());
     let as_it_comes: [&str; 0] = [];
     for _ in 0..args.repetitions {
         plain.0.push(measured(&args, &redis, &as_it_comes));
         channel.0.push(measured(&args, &redis, &["--channel"]));
+        in_python.0.push(python_measured(&args, &redis, &python));
         let dir = tempfile::tempdir().unwrap();
         let spool = dir.path().join("spool");
         let spool = [OsStr::new("--spool"), spool.as_os_str()];
@@ -269,26 +287,38 @@ fn main() {
     )
     .on(redis.version_line());
     let both = ["record_us", "threads_us"];
+    let beside_channel = |fields| Some(("bare channel and XADD", channel.sum(fields, 1.0)));
+    let beside_python = |fields, divisor| {
+        let who = "Python, MessagePack maps and XADD";
+        Some((who, in_python.sum(fields, divisor)))
+    };
     let figures = [
         (
             "processor time a detection",
             "µs",
             plain.sum(&both, 1.0),
-            Some(channel.sum(&both, 1.0)),
+            beside_channel(&both),
             Target::AtMost(0.4),
+        ),
+        (
+            "processor time a detection",
+            "µs",
+            plain.sum(&both, 1.0),
+            beside_python(&both, 1.0),
+            Target::None,
         ),
         (
             "of it in record()",
             "µs",
             plain.sum(&["record_us"], 1.0),
-            Some(channel.sum(&["record_us"], 1.0)),
+            beside_channel(&["record_us"]),
             Target::None,
         ),
         (
             "of it on the producer's threads",
             "µs",
             plain.sum(&["threads_us"], 1.0),
-            Some(channel.sum(&["threads_us"], 1.0)),
+            beside_channel(&["threads_us"]),
             Target::None,
         ),
         (
@@ -296,6 +326,13 @@ fn main() {
             "µs",
             plain.sum(&["loop_us"], 1.0),
             None,
+            Target::None,
+        ),
+        (
+            "detections published",
+            "a second",
+            plain.sum(&["rows_per_s"], 1.0),
+            beside_python(&["rows_per_s"], 1.0),
             Target::None,
         ),
         (
@@ -309,7 +346,7 @@ fn main() {
             "peak memory",
             "MiB",
             plain.sum(&["peak_kib"], 1024.0),
-            None,
+            beside_python(&["peak_kib"], 1024.0),
             Target::AtMost(48.0),
         ),
         (
@@ -330,16 +367,16 @@ fn main() {
             "memory before the producer was started",
             "MiB",
             plain.sum(&["kib_before"], 1024.0),
-            None,
+            beside_python(&["kib_before"], 1024.0),
             Target::None,
         ),
     ];
-    for (what, unit, ours, channel, target) in figures {
+    for (what, unit, ours, beside, target) in figures {
         report.push(Figure {
             what: what.to_owned(),
             unit,
             ours,
-            beside: channel.map(|samples| ("bare channel and XADD".to_owned(), samples)),
+            beside: beside.map(|(who, samples)| (who.to_owned(), samples)),
             target,
         });
     }

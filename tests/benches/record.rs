@@ -15,7 +15,7 @@
 //!
 //! The other side is `std::sync::mpsc` with a thread that receives rows and drops them, which the sender has
 //! to wake when it waits. As the producer's thread is not woken for a row, there is also a channel that is
-//! emptied every 20 ms, and whose senders wake nobody.
+//! emptied every 15 ms, as often as that thread looks, and whose senders wake nobody.
 //!
 //! Allocations are counted in passes of their own, on the calling threads; those of the row's strings,
 //! which the caller makes, come before the call and are not among them.
@@ -46,6 +46,10 @@ use passerby_tests::{
 
 const THREADS: u32 = 4;
 const WARM_UP: u32 = 1;
+/// As often as the producer's thread looks for rows, by default.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
+/// The same in words.
+const EMPTIED: &str = "channel, emptied every 15 ms";
 const QUANTILES: [(usize, &str, Target); 3] = [
     (500, "p50", Target::None),
     (990, "p99", Target::AtMost(1.0)),
@@ -136,7 +140,9 @@ struct Record {
 }
 
 fn record(args: &Args, redis: &mut RedisServer, is_frozen: bool) -> Record {
-    let producer = Producer::start(ProducerConfig::new(redis.url().parse().unwrap())).unwrap();
+    let config = ProducerConfig::new(redis.url().parse().unwrap());
+    assert_eq!(config.max_delay, LOOK_EVERY);
+    let producer = Producer::start(config).unwrap();
     let call = |row| producer.record(row).unwrap();
     paced(args.rate, WARM_UP, call);
     if is_frozen {
@@ -166,7 +172,7 @@ impl Receiver {
         match self {
             Self::Waits => rows.iter().for_each(drop),
             Self::Looks => {
-                let mut pace = Pace::per_second(50);
+                let mut pace = Pace::every(LOOK_EVERY);
                 loop {
                     pace.wait();
                     let left = loop {
@@ -266,7 +272,7 @@ impl Runs {
 
     fn report(self, report: &mut Report) {
         let waits = ("channel", self.channel_waits);
-        let looks = ("channel, emptied every 20 ms", self.channel_looks);
+        let looks = (EMPTIED, self.channel_looks);
         let rows = [
             ("record(), Redis running", &self.running, Some(&waits), true),
             (

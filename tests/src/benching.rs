@@ -4,6 +4,7 @@
 mod history;
 mod latencies;
 mod pace;
+mod python;
 mod report;
 mod samples;
 mod servers;
@@ -14,6 +15,7 @@ mod worker_process;
 pub use history::{Burst, History, bytes_of, settle};
 pub use latencies::Latencies;
 pub use pace::Pace;
+pub use python::Python;
 pub use report::{Figure, Report, Target, number};
 pub use samples::Samples;
 pub use servers::{BenchServers, Copying, InBatch, Rows};

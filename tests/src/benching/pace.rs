@@ -11,7 +11,10 @@ use std::{
 #[derive(Debug)]
 pub struct Pace {
     began: Instant,
-    per_second: u32,
+    /// So many
+    n: u32,
+    /// in this time.
+    time: Duration,
     n_due: u64,
 }
 
@@ -19,9 +22,20 @@ impl Pace {
     /// So many a second, the first one now.
     #[must_use]
     pub fn per_second(per_second: u32) -> Self {
+        Self::so_many_in(per_second, Duration::from_secs(1))
+    }
+
+    /// One in each such time, the first one now.
+    #[must_use]
+    pub fn every(period: Duration) -> Self {
+        Self::so_many_in(1, period)
+    }
+
+    fn so_many_in(n: u32, time: Duration) -> Self {
         Self {
             began: Instant::now(),
-            per_second,
+            n,
+            time,
             n_due: 0,
         }
     }
@@ -32,7 +46,7 @@ impl Pace {
         reason = "the time itself is what is waited for, on a thread of no runtime"
     )]
     pub fn wait(&mut self) {
-        let nanos = u128::from(self.n_due) * 1_000_000_000 / u128::from(self.per_second);
+        let nanos = u128::from(self.n_due) * self.time.as_nanos() / u128::from(self.n);
         let due = self.began + Duration::from_nanos(u64::try_from(nanos).unwrap());
         self.n_due += 1;
         let left = due.saturating_duration_since(Instant::now());

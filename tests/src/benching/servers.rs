@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_postgres::{Client, NoTls};
 
+use super::Usage;
 use crate::fixtures::realistic_detections;
 
 /// The rows of a benchmark: the same each time, of [`CAMERAS`](Rows::CAMERAS) cameras.
@@ -176,6 +177,26 @@ impl BenchServers {
         let sql = format!("CREATE DATABASE {database}");
         self.client().await.batch_execute(&sql).await.unwrap();
         self.make_tables(database).await;
+    }
+
+    /// The processes of Redis and of Postgres.
+    ///
+    /// # Panics
+    ///
+    /// When one of them was killed.
+    #[must_use]
+    pub fn pids(&self) -> [u32; 2] {
+        [self.redis.pid(), self.postgres.pid()].map(Option::unwrap)
+    }
+
+    /// The processor time of Redis and of Postgres so far, each with all that it has started.
+    ///
+    /// # Panics
+    ///
+    /// When one of them was killed.
+    #[must_use]
+    pub fn cpu(&self) -> [Duration; 2] {
+        self.pids().map(Usage::cpu_of_tree)
     }
 
     /// The first shard of the default prefix.

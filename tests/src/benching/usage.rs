@@ -28,17 +28,24 @@ impl Usage {
     /// The processor time of a process, its children, those that have ended, and theirs.
     #[must_use]
     pub fn cpu_of_tree(pid: u32) -> Duration {
-        // One that has just ended is in its parent's books by now.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            return Duration::ZERO;
-        };
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let of_children: Duration = children
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|child| Self::cpu_of_tree(child.parse().unwrap()))
-            .sum();
-        of_children + ticks(&stat, 4)
+        let stat = || fs::read_to_string(format!("/proc/{pid}/stat"));
+        let of_ended = |stat: &str| ticks(stat, 4).saturating_sub(ticks(stat, 2));
+        loop {
+            // One that has just ended is in its parent's books by now.
+            let Ok(before) = stat() else {
+                return Duration::ZERO;
+            };
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let of_children: Duration = children
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(|child| Self::cpu_of_tree(child.parse().unwrap()))
+                .sum();
+            // Unless it has entered them since they were read here, and would be in neither.
+            if stat().is_ok_and(|after| of_ended(&after) == of_ended(&before)) {
+                return of_children + ticks(&before, 4);
+            }
+        }
     }
 
     /// That of this process.
