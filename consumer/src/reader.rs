@@ -331,8 +331,13 @@ impl Reader {
             return Vec::new();
         };
         let asking = suspects::among(connection, &self.group, &self.consumer, delivered);
-        let Ok(Ok(suspects)) = within(self.server_timeout, asking).await else {
-            return Vec::new();
+        let suspects = match within(self.server_timeout, asking).await {
+            Ok(Ok(suspects)) => suspects,
+            Ok(Err(_)) => return Vec::new(),
+            Err(_) => {
+                self.link.disconnect();
+                return Vec::new();
+            }
         };
         let mut suspects: Vec<_> = delivered
             .extract_if(.., |entry| suspects.contains(&entry.origin))
@@ -502,9 +507,14 @@ impl Reader {
             return false;
         };
         for stream in &self.streams {
-            match group::n_pending(connection, stream, &self.group).await {
-                Ok(0) => {}
-                _ => return false,
+            let asking = group::n_pending(connection, stream, &self.group);
+            match within(self.server_timeout, asking).await {
+                Ok(Ok(0)) => {}
+                Ok(_) => return false,
+                Err(_) => {
+                    self.link.disconnect();
+                    return false;
+                }
             }
         }
         true
@@ -536,10 +546,16 @@ impl Reader {
                 );
                 self.metrics.stream_reset();
                 for stream in self.streams.clone() {
-                    if let Ok(connection) = self.link.get().await
-                        && let Err(error) = group::create(connection, &stream, &self.group).await
-                    {
-                        warn!(%stream, error = %ErrorChain(&error), "create the consumer group");
+                    let Ok(connection) = self.link.get().await else {
+                        continue;
+                    };
+                    let creating = group::create(connection, &stream, &self.group);
+                    match within(self.server_timeout, creating).await {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => {
+                            warn!(%stream, error = %ErrorChain(&error), "create the consumer group");
+                        }
+                        Err(_) => self.link.disconnect(),
                     }
                 }
                 *phase = Phase::HISTORY;

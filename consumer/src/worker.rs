@@ -332,7 +332,7 @@ impl Worker {
             target: Target {
                 link: new_link(RedisTimeouts {
                     connect: PATIENCE / 2,
-                    response: Some(PATIENCE),
+                    response: PATIENCE,
                 }),
                 key_prefix: config.key_prefix.clone(),
                 streams: config.key_prefix.streams(config.shards),

@@ -148,14 +148,8 @@ impl ProducerConfig {
                 self.retry_max
             ));
         }
-        if self.redis_timeouts.response.is_none_or(|t| t.is_zero())
-            || self.redis_timeouts.connect.is_zero()
-        {
-            return no(
-                "redis_timeouts must be set: a server that never answers would stop the \
-                       producer for ever"
-                    .to_owned(),
-            );
+        if self.redis_timeouts.response.is_zero() || self.redis_timeouts.connect.is_zero() {
+            return no("redis_timeouts must be longer than zero".to_owned());
         }
         if let Some(spool) = &self.spool {
             spool.check().map_err(InvalidConfig)?;
@@ -223,7 +217,10 @@ pub(crate) mod tests {
             |c| c.retry_min = Duration::from_secs(6),
             "retry_min (6s) must be at least 1 ms and at most retry_max (5s)",
         );
-        check(|c| c.redis_timeouts.response = None, "redis_timeouts");
+        check(
+            |c| c.redis_timeouts.response = Duration::ZERO,
+            "redis_timeouts",
+        );
         check(
             |c| c.cache.read_timeout = Duration::ZERO,
             "cache.read_timeout (0ns)",

@@ -59,7 +59,7 @@ impl Asking {
     fn new(world: &World) -> Self {
         let timeouts = RedisTimeouts {
             connect: PATIENCE,
-            response: Some(PATIENCE),
+            response: PATIENCE,
         };
         Self {
             target: Target {

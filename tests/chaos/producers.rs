@@ -24,7 +24,7 @@ pub(crate) fn config(redis_url: RedisUrl) -> ProducerConfig {
     ProducerConfig {
         redis_timeouts: RedisTimeouts {
             connect: Duration::from_millis(500),
-            response: Some(Duration::from_millis(500)),
+            response: Duration::from_millis(500),
         },
         max_rows: NonZeroUsize::new(50).expect("not zero"),
         retry_min: Duration::from_millis(20),

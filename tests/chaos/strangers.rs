@@ -55,7 +55,7 @@ pub(crate) async fn write(world: Arc<World>, source: Source, length: Duration) -
     let limit = Duration::from_millis(500);
     let timeouts = RedisTimeouts {
         connect: limit,
-        response: Some(limit),
+        response: limit,
     };
     let mut link = RedisLink::new(world.redis_url(), timeouts);
     let mut account = Account::new(source);

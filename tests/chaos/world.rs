@@ -187,7 +187,7 @@ impl World {
         let limit = Duration::from_secs(1);
         let timeouts = RedisTimeouts {
             connect: limit,
-            response: Some(limit),
+            response: limit,
         };
         let url = self.redis_url();
         let mut connection = connect(&url, timeouts).await.ok()?;

@@ -13,7 +13,7 @@ pub fn producer_config(test: &Env, redis_url: RedisUrl) -> ProducerConfig {
         key_prefix: test.key_prefix().clone(),
         redis_timeouts: RedisTimeouts {
             connect: Duration::from_millis(500),
-            response: Some(Duration::from_millis(500)),
+            response: Duration::from_millis(500),
         },
         max_rows: NonZeroUsize::new(20).unwrap(),
         max_delay: Duration::from_millis(5),

@@ -67,7 +67,7 @@ impl Source {
 fn timeouts() -> RedisTimeouts {
     RedisTimeouts {
         connect: Duration::from_secs(3),
-        response: Some(Duration::from_secs(5)),
+        response: Duration::from_secs(5),
     }
 }
 

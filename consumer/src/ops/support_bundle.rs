@@ -162,7 +162,7 @@ async fn book(config: &DoctorConfig) -> Result<String, String> {
     };
     let timeouts = RedisTimeouts {
         connect: config.timeout,
-        response: Some(config.timeout),
+        response: config.timeout,
     };
     let mut target = Target {
         link: RedisLink::new(redis_url.clone(), timeouts),

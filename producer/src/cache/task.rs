@@ -58,7 +58,7 @@ impl CacheTask {
     ) -> Self {
         let timeouts = RedisTimeouts {
             connect: config.redis_timeouts.connect.min(PATIENCE),
-            response: Some(PATIENCE),
+            response: PATIENCE,
         };
         Self {
             link: RedisLink::new(config.redis_url.clone(), timeouts),

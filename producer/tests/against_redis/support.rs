@@ -25,7 +25,7 @@ pub(crate) fn redis() -> RedisServer {
 pub(crate) fn config(redis: &RedisServer) -> ProducerConfig {
     let mut config = ProducerConfig::new(redis.url().parse().unwrap());
     config.redis_timeouts.connect = Duration::from_millis(500);
-    config.redis_timeouts.response = Some(Duration::from_millis(500));
+    config.redis_timeouts.response = Duration::from_millis(500);
     config.retry_min = Duration::from_millis(10);
     config.retry_max = Duration::from_millis(100);
     config

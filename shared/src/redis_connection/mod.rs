@@ -36,16 +36,15 @@ pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct RedisTimeouts {
     /// See [`DEFAULT_CONNECT_TIMEOUT`].
     pub connect: Duration,
-    /// See [`DEFAULT_RESPONSE_TIMEOUT`]; `None` for connections that block in `XREADGROUP`, whose
-    /// owner must bound the wait itself.
-    pub response: Option<Duration>,
+    /// See [`DEFAULT_RESPONSE_TIMEOUT`].
+    pub response: Duration,
 }
 
 impl Default for RedisTimeouts {
     fn default() -> Self {
         Self {
             connect: DEFAULT_CONNECT_TIMEOUT,
-            response: Some(DEFAULT_RESPONSE_TIMEOUT),
+            response: DEFAULT_RESPONSE_TIMEOUT,
         }
     }
 }
@@ -82,15 +81,9 @@ pub async fn connect(
     let client = Client::open(connection_info(url).map_err(failed)?).map_err(failed)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeouts.connect))
-        .set_response_timeout(timeouts.response);
-    // The driver bounds each step of connecting; the whole is bounded here.
+        .set_response_timeout(Some(timeouts.response));
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    match tokio::time::timeout(timeouts.connect * 2, connecting).await {
-        Ok(connected) => connected.map_err(failed),
-        Err(_) => Err(failed(
-            std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
-        )),
-    }
+    connecting.await.map_err(failed)
 }
 
 fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, RedisError> {

@@ -7,6 +7,9 @@ use bytes::Bytes;
 /// A reply never nests deeper: that of `XINFO STREAM FULL` has seven levels.
 const MAX_DEPTH: usize = 16;
 
+/// A line has the text of an error at most, in bytes.
+const MAX_LINE: usize = 64 << 10;
+
 /// What a server replied. Its strings are parts of the memory into which it was received, which is kept for
 /// as long as one of them is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +53,8 @@ impl Reply {
                 None => Self::Nil,
                 Some(len) => {
                     let begin = line.next();
-                    if whole.len() < begin + len + 2 {
-                        return Err(NotReply("a string is cut short"));
+                    if whole.get(begin + len..begin + len + 2) != Some(b"\r\n") {
+                        return Err(NotReply("a string does not end where it should"));
                     }
                     *at = begin + len + 2;
                     return Ok(Self::Bulk(whole.slice(begin..begin + len)));
@@ -92,7 +95,7 @@ impl From<redis::Value> for Reply {
     }
 }
 
-/// Finds where a reply ends that arrives in pieces, each of which is looked at once.
+/// Finds where a reply ends that arrives in pieces, without looking into strings.
 #[derive(Debug)]
 pub(super) struct ReplyEnd {
     /// Where the next value begins.
@@ -160,12 +163,17 @@ impl Line {
         if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
             return Err(NotReply("an unknown type"));
         }
-        match rest.iter().position(|&byte| byte == b'\r') {
-            Some(len) if rest.len() > len + 1 => Ok(Some(Self {
-                kind,
-                end: at + 1 + len,
-            })),
-            _ => Ok(None),
+        let Some(len) = rest.iter().position(|&byte| byte == b'\r') else {
+            return match rest.len() {
+                0..MAX_LINE => Ok(None),
+                _ => Err(NotReply("a line that does not end")),
+            };
+        };
+        let end = at + 1 + len;
+        match rest.get(len + 1) {
+            Some(b'\n') => Ok(Some(Self { kind, end })),
+            Some(_) => Err(NotReply("a line that does not end as it should")),
+            None => Ok(None),
         }
     }
 
@@ -180,10 +188,9 @@ fn length(text: &[u8]) -> Result<Option<usize>, NotReply> {
     if text == b"-1" {
         return Ok(None);
     }
-    // Redis holds no longer string (`proto-max-bulk-len`), nor can a reply have more items.
-    const MAX: i64 = 1 << 40;
-    match number(text)? {
-        len @ 0..=MAX => Ok(usize::try_from(len).ok()),
+    // Redis holds no longer string unless it is told to (`proto-max-bulk-len` is 512 MiB).
+    match usize::try_from(number(text)?) {
+        Ok(len @ 0..=0x4000_0000) => Ok(Some(len)),
         _ => Err(NotReply("a length out of range")),
     }
 }
@@ -320,11 +327,15 @@ mod tests {
             "HTTP/1.1 400 Bad Request\r\n",
             "$x\r\n",
             "$-2\r\n",
+            "$99999999999\r\n",
             "*99999999999999999999\r\n",
             "\r\n",
+            "+OK\r:1\r\n",
+            &("+".to_owned() + &"x".repeat(MAX_LINE)),
         ] {
             assert!(ReplyEnd::new().find(bytes.as_bytes()).is_err(), "{bytes:?}");
         }
+        assert!(Reply::parse(&"$2\r\nabc\n".into()).is_err());
         let deep = "*1\r\n".repeat(MAX_DEPTH + 1) + ":1\r\n";
         assert!(Reply::parse(&deep.into()).is_err());
     }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 fn target(world: &World) -> Target {
     let timeouts = RedisTimeouts {
         connect: Duration::from_millis(500),
-        response: Some(Duration::from_secs(2)),
+        response: Duration::from_secs(2),
     };
     Target {
         link: RedisLink::new(world.redis_url(), timeouts),

@@ -130,7 +130,7 @@ impl StatusArgs {
 pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode, Failure> {
     let timeouts = RedisTimeouts {
         connect: PATIENCE,
-        response: Some(PATIENCE),
+        response: PATIENCE,
     };
     let mut target = Target {
         link: RedisLink::new(args.redis.redis_url().map_err(Failure::usage)?, timeouts),

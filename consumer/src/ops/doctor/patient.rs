@@ -125,7 +125,7 @@ impl Redis {
     async fn connect(url: &RedisUrl, limit: Duration) -> Result<Self, Unreachable> {
         let timeouts = RedisTimeouts {
             connect: limit,
-            response: Some(limit),
+            response: limit,
         };
         let mut connection = connect(url, timeouts).await.map_err(|error| Unreachable {
             server: "Redis",
