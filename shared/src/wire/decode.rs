@@ -61,6 +61,9 @@ pub struct BadRow {
 /// byte, of which a dead letter makes several hundred: beyond this the entry is kept whole instead.
 const MAX_BAD_ROWS: usize = 10_000;
 
+/// After so many rows that the quick reader gave up, one after the other, it is not asked again in this entry.
+const MAX_GIVEN_UP: usize = 8;
+
 /// Counts the bad rows of an entry.
 #[derive(Debug, Default)]
 struct BadRows(usize);
@@ -101,13 +104,19 @@ pub fn decode_detections(
         }
     } else {
         let mut known = plain_row::Known::default();
+        let mut n_given_up = 0;
         for row_idx in 0..n_elements as usize {
-            if let Some((detection, len)) = plain_row::read(cursor.rest(), row_idx, &mut known) {
+            if n_given_up < MAX_GIVEN_UP
+                && let Some((detection, len)) = plain_row::read(cursor.rest(), row_idx, &mut known)
+            {
+                n_given_up = 0;
                 cursor.skip_bytes(len);
                 row(row_idx, Ok(detection));
-            } else if let Err(bad) =
-                plain::detection(&mut cursor, row_idx, |d| row(row_idx, Ok(d)))?
-            {
+                n_rows += 1;
+                continue;
+            }
+            n_given_up += 1;
+            if let Err(bad) = plain::detection(&mut cursor, row_idx, |d| row(row_idx, Ok(d)))? {
                 bad_rows.add(&bad.invalid, &cursor)?;
                 row(row_idx, Err(bad));
             }
