@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use passerby_shared::{
     EntryId, ErrorChain, StreamKey,
-    redis_connection::{RedisLink, RedisRecovery},
+    redis_connection::{RedisLink, RedisRecovery, recovery},
 };
 use redis::RedisError;
 use tokio::sync::mpsc;
@@ -128,10 +128,12 @@ impl Acker {
         }
         let connection = self.link.get().await?;
         let answers: Vec<Result<u64, RedisError>> = acks.query_async(connection).await?;
-        for answer in answers {
-            answer?;
-        }
-        Ok(())
+        let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
+        // That a group is gone settles its own entries, and must not settle those of another.
+        let failure = failures()
+            .find(|error| recovery(error) != RedisRecovery::RecreateGroup)
+            .or_else(|| failures().next());
+        failure.map_or(Ok(()), |error| Err(error.clone().into()))
     }
 }
 
