@@ -147,6 +147,7 @@ impl BatchBuilder {
             self.n_rows += 1;
             self.bad_rows.push(row_idx);
         }
+        self.n_raw_bytes += n_bytes_of(&letter.fields);
         self.dead_letters.push(letter);
     }
 
@@ -174,7 +175,7 @@ impl BatchBuilder {
     pub fn finish_entry(&mut self, key: IdempotencyKey, origin: Option<Origin>, fields: RawFields) {
         let (tuples, tracks, sessions, letters) = self.marks();
         self.order.keep();
-        self.n_raw_bytes += fields.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        self.n_raw_bytes += n_bytes_of(&fields);
         self.keys.insert(key);
         self.session_ids.sort_unstable();
         self.session_ids.dedup();
@@ -203,7 +204,9 @@ impl BatchBuilder {
         self.tuples.truncate(tuples);
         self.tracks.truncate(tracks);
         self.sessions.truncate(sessions);
-        self.dead_letters.truncate(letters);
+        for letter in self.dead_letters.drain(letters..) {
+            self.n_raw_bytes -= n_bytes_of(&letter.fields);
+        }
         self.n_detections -= n_detections;
         self.order.give_up();
         self.session_ids.clear();
@@ -246,6 +249,10 @@ impl BatchBuilder {
         }
         self.finish_entry(key, None, RawFields::new());
     }
+}
+
+fn n_bytes_of(fields: &RawFields) -> usize {
+    fields.iter().map(|(n, v)| n.len() + v.len()).sum()
 }
 
 /// A version 7 key holds the time; a key that was derived from an entry is as old as the entry.
