@@ -15,7 +15,8 @@
 //!
 //! The other side is `std::sync::mpsc` with a thread that receives rows and drops them, which the sender has
 //! to wake when it waits. As the producer's thread is not woken for a row, there is also a channel that is
-//! emptied every 15 ms, as often as that thread looks, and whose senders wake nobody.
+//! emptied every 15 ms, as often as that thread looks, and whose senders wake nobody; and the least that hands
+//! rows over at all, a vector behind a lock that a thread takes away as often.
 //!
 //! Allocations are counted in passes of their own, on the calling threads; those of the row's strings,
 //! which the caller makes, come before the call and are not among them.
@@ -27,8 +28,10 @@
 )]
 
 use std::{
+    mem,
     sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
     thread,
@@ -206,6 +209,31 @@ fn channel(args: &Args, receiver: Receiver) -> (Latencies, f64) {
     })
 }
 
+/// A vector with room for all rows, behind a lock.
+fn vector(args: &Args) -> Latencies {
+    let room = || Vec::with_capacity(usize::try_from(args.rate).unwrap());
+    let rows = Mutex::new(room());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut pace, mut taken) = (Pace::every(LOOK_EVERY), room());
+            while !done.load(Relaxed) {
+                pace.wait();
+                mem::swap(&mut *rows.lock().unwrap(), &mut taken);
+                taken.clear();
+            }
+        });
+        let call = |row| {
+            rows.lock().unwrap().push(row);
+            Recorded::Accepted
+        };
+        paced(args.rate, WARM_UP, call);
+        let calls = paced(args.rate, args.seconds, call);
+        done.store(true, Relaxed);
+        calls.kept
+    })
+}
+
 /// Two looks at the clock, one after the other: what is in every call beside the call.
 fn clock() -> Latencies {
     let mut looks = Latencies::with_capacity(1_000_000);
@@ -239,6 +267,7 @@ struct Runs {
     full: Quantiles,
     channel_waits: Quantiles,
     channel_looks: Quantiles,
+    vector: Quantiles,
     clock: Quantiles,
     allocations: Samples,
     allocations_frozen: Samples,
@@ -266,6 +295,7 @@ impl Runs {
                 self.allocations_channel.push(allocations);
             }
             3 => self.channel_looks.push(channel(args, Receiver::Looks).0),
+            4 => self.vector.push(vector(args)),
             _ => self.clock.push(clock()),
         }
     }
@@ -273,12 +303,19 @@ impl Runs {
     fn report(self, report: &mut Report) {
         let waits = ("channel", self.channel_waits);
         let looks = (EMPTIED, self.channel_looks);
+        let vector = ("vector behind a lock", self.vector);
         let rows = [
             ("record(), Redis running", &self.running, Some(&waits), true),
             (
                 "record(), Redis running",
                 &self.running,
                 Some(&looks),
+                false,
+            ),
+            (
+                "record(), Redis running",
+                &self.running,
+                Some(&vector),
                 false,
             ),
             (
@@ -356,8 +393,8 @@ fn main() {
     let mut runs = Runs::default();
     for repetition in 0..args.repetitions {
         // Who begins changes, should the one who follows have it easier.
-        for nth in 0..5 {
-            runs.one(&args, &mut redis, (repetition + nth) % 5);
+        for nth in 0..6 {
+            runs.one(&args, &mut redis, (repetition + nth) % 6);
         }
     }
     runs.report(&mut report);
