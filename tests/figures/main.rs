@@ -29,6 +29,7 @@ const REPORTS: &[&str] = &[
     "producer",
     "record",
     "inserts",
+    "inserts-fetched",
     "stored",
     "queries",
     "scale",
